@@ -1,0 +1,47 @@
+package boot
+
+// Where things are in the machine, and what they are called. These are
+// LinuxKit's names: an image built for its init finds everything in place.
+const (
+	ContainersDir = "/containers"             // OCI bundles, below it the three kinds:
+	OnbootDir     = ContainersDir + "/onboot" // NNN-name, run one after another
+	OnshutdownDir = ContainersDir + "/onshutdown"
+	ServicesDir   = ContainersDir + "/services" // name, run by containerd
+
+	Namespace        = "services.linuxkit" // containerd's namespace for services
+	RuntimeConfig    = "/etc/containerd/runtime-config.toml"
+	ContainerdSocket = "/run/containerd/containerd.sock"
+	LogDir           = "/var/log" // NAME.out.log and NAME.log of every service
+
+	InitPath       = "/sbin/init"
+	ServicePath    = "/usr/bin/service"
+	ContainerdPath = "/usr/bin/containerd"
+	RuncPath       = "/usr/bin/runc"
+)
+
+// Words on the kernel command line.
+const (
+	// DevKmsgWord lifts the rate limit from /dev/kmsg; without it the kernel
+	// drops events (Documentation/admin-guide/kernel-parameters.txt, printk.devkmsg).
+	DevKmsgWord = "printk.devkmsg=on"
+	// AgentWord, followed by a terminal name such as "ttyS1", starts the agent on it.
+	AgentWord = "seatrial.agent="
+)
+
+// Runtime is a bundle's runtime.json: what is done around the container, in
+// this order: mounts, directories, and the namespace for containerd.
+type Runtime struct {
+	Mounts    []RuntimeMount `json:"mounts,omitempty"`
+	Mkdir     []string       `json:"mkdir,omitempty"`     // made 0755 after the mounts
+	Namespace string         `json:"namespace,omitempty"` // services only; empty: [Namespace]
+}
+
+// RuntimeMount is one mount made before the container is created. A relative
+// destination is below the bundle's rootfs directory, except for the bundle's
+// own set-up mounts, which the builder writes with absolute paths.
+type RuntimeMount struct {
+	Destination string   `json:"destination"`
+	Type        string   `json:"type,omitempty"`
+	Source      string   `json:"source,omitempty"`
+	Options     []string `json:"options,omitempty"`
+}
