@@ -17,6 +17,7 @@ const (
 	ServicePath    = "/usr/bin/service"
 	ContainerdPath = "/usr/bin/containerd"
 	RuncPath       = "/usr/bin/runc"
+	PoweroffPath   = "/sbin/poweroff"
 )
 
 // Words on the kernel command line.

@@ -1,0 +1,97 @@
+//go:build linux
+
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostname decides the machine's name: /etc/hostname, else linuxkit- and the
+// address of the first network card, else linuxkit.
+func hostname(root string) string {
+	if src, err := os.ReadFile(filepath.Join(root, "/etc/hostname")); err == nil {
+		if name := strings.TrimSpace(string(src)); name != "" {
+			return name
+		}
+	}
+	if src, err := os.ReadFile(filepath.Join(root, "/sys/class/net/eth0/address")); err == nil {
+		if mac := strings.ReplaceAll(strings.TrimSpace(string(src)), ":", ""); mac != "" {
+			return "linuxkit-" + mac
+		}
+	}
+	return "linuxkit"
+}
+
+// openFiles is the limit of LinuxKit, and fs.nr_open's default.
+const openFiles = 1 << 20
+
+func setLimits(sys System) error {
+	var problems []error
+	if err := sys.SetLimit(unix.RLIMIT_NOFILE, openFiles, openFiles); err != nil {
+		problems = append(problems, fmt.Errorf("limit of open files: %w", err))
+	}
+	if err := sys.SetLimit(unix.RLIMIT_NPROC, unix.RLIM_INFINITY, unix.RLIM_INFINITY); err != nil {
+		problems = append(problems, fmt.Errorf("limit of processes: %w", err))
+	}
+	return errors.Join(problems...)
+}
+
+// resolvConf makes an empty file where /etc/resolv.conf points, if it is a link:
+// the root is read-only and programs take a dangling link for an error.
+func resolvConf(root string) error {
+	link := filepath.Join(root, "/etc/resolv.conf")
+	target, err := os.Readlink(link)
+	if err != nil {
+		return nil // absent or a file of its own
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join("/etc", target)
+	}
+	target = filepath.Join(root, target)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// activeConsole is the terminal behind /dev/console: the entry of
+// /proc/consoles with flag C (Documentation/filesystems/proc.rst, 1.4).
+func activeConsole(root string) string {
+	src, err := os.ReadFile(filepath.Join(root, "/proc/consoles"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(src)) {
+		name, rest, _ := strings.Cut(line, " ")
+		_, flags, _ := strings.Cut(rest, "(")
+		flags, _, _ = strings.Cut(flags, ")")
+		if strings.Contains(flags, "C") {
+			return name
+		}
+	}
+	return ""
+}
+
+// greet writes the banner to every console named on the command line. It
+// proves that those terminals work, and nothing about where /dev/console leads.
+func greet(root string, words kernelWords) {
+	for _, name := range words.consoles() {
+		// O_NONBLOCK: a terminal without a carrier must not hold up the boot.
+		f, err := os.OpenFile(filepath.Join(root, "/dev", name), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // named but absent, as the kernel allows
+		}
+		_, _ = f.WriteString("\r\nWelcome to LinuxKit, brought up by seatrial's init.\r\n\r\n")
+		_ = f.Close()
+	}
+}

@@ -1,0 +1,153 @@
+//go:build linux
+
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mount is a row of the mount table.
+type mount struct {
+	target   string
+	fstype   string
+	flags    uintptr
+	data     string
+	required bool // false: many kernels lack it, and nothing of ours needs it
+}
+
+const (
+	nodev  = unix.MS_NODEV
+	nosuid = unix.MS_NOSUID
+	noexec = unix.MS_NOEXEC
+	relat  = unix.MS_RELATIME
+	noDevs = nodev | nosuid | noexec
+)
+
+// speechMounts are needed before PID 1 can say anything: /dev holds the
+// console and kmsg, /proc names the console, /sys has the devices.
+var speechMounts = []mount{
+	{"/proc", "proc", noDevs | relat, "", true},
+	{"/dev", "devtmpfs", nosuid | noexec | relat, "size=10m,nr_inodes=248418,mode=755", true},
+	{"/sys", "sysfs", noDevs | relat, "", true},
+}
+
+// earlyMounts are LinuxKit's, sizes and modes included. The tmpfs sizes are
+// limits, not reservations. /var is where containerd keeps what containers
+// write, hence its half of the memory.
+var earlyMounts = []mount{
+	{"/run", "tmpfs", noDevs &^ noexec | relat, "size=10%,mode=755", true},
+	{"/tmp", "tmpfs", noDevs &^ noexec | relat, "size=10%,mode=1777", true},
+	{"/var", "tmpfs", nodev | nosuid | relat, "size=50%,mode=755", true},
+	{"/dev/mqueue", "mqueue", noDevs, "", false},
+	{"/dev/shm", "tmpfs", noDevs, "mode=1777", true},
+	{"/dev/pts", "devpts", nosuid | noexec, "gid=5,mode=620,ptmxmode=666", true},
+	{"/sys/fs/cgroup", "cgroup2", noDevs | relat, "", true},
+	{"/sys/kernel/security", "securityfs", noDevs | relat, "", false},
+	{"/sys/kernel/debug", "debugfs", noDevs | relat, "", false},
+	{"/sys/kernel/config", "configfs", noDevs | relat, "", false},
+	{"/sys/fs/fuse/connections", "fusectl", noDevs | relat, "", false},
+	{"/sys/fs/pstore", "pstore", noDevs | relat, "", false},
+	{"/sys/fs/bpf", "bpf", nodev, "", false},
+	{"/sys/firmware/efi/efivars", "efivarfs", noDevs | relat, "", false},
+	{"/proc/sys/fs/binfmt_misc", "binfmt_misc", noDevs | relat, "", false},
+}
+
+// varDirs are made in the fresh /var.
+var varDirs = []struct {
+	name string
+	mode os.FileMode
+}{
+	{"cache", 0o755}, {"empty", 0o555}, {"lib", 0o755}, {"local", 0o755}, {"lock", 0o755},
+	{"log", 0o755}, {"opt", 0o755}, {"spool", 0o755}, {"tmp", 0o777 | os.ModeSticky},
+}
+
+// devLinks are the names in /dev that devtmpfs leaves to user space.
+var devLinks = [][2]string{
+	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+	{"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "kcore"},
+}
+
+// mountAll makes the mounts of a table. A mount that is not required and not
+// to be had is skipped without a word.
+func mountAll(sys System, root string, table []mount) error {
+	var problems []error
+	for _, m := range table {
+		target := filepath.Join(root, m.target)
+		err := os.MkdirAll(target, 0o755)
+		if err == nil {
+			err = sys.Mount(m.fstype, target, m.fstype, m.flags, m.data)
+		}
+		if err != nil && m.required {
+			problems = append(problems, fmt.Errorf("mount %s on %s: %w", m.fstype, m.target, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// populate makes the directories of /var and the links of /dev.
+func populate(root string) error {
+	var problems []error
+	for _, d := range varDirs {
+		name := filepath.Join(root, "/var", d.name)
+		if err := os.MkdirAll(name, d.mode.Perm()); err != nil {
+			problems = append(problems, err)
+		} else if err := os.Chmod(name, d.mode); err != nil { // past the umask
+			problems = append(problems, err)
+		}
+	}
+	links := [][2]string{{"/run", filepath.Join(root, "/var/run")}}
+	for _, l := range devLinks {
+		links = append(links, [2]string{l[0], filepath.Join(root, "/dev", l[1])})
+	}
+	for _, l := range links {
+		if err := os.Symlink(l[0], l[1]); err != nil && !errors.Is(err, os.ErrExist) {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// mountFlags translates the words of fstab(5) and mount(8). What is not a flag
+// is data for the file system.
+func mountFlags(options []string) (flags, propagation uintptr, data string) {
+	var rest []string
+	for _, o := range options {
+		if f, ok := setFlags[o]; ok {
+			flags |= f
+		} else if f, ok := clearFlags[o]; ok {
+			flags &^= f
+		} else if f, ok := propagationFlags[o]; ok {
+			propagation |= f
+		} else if o != "defaults" {
+			rest = append(rest, o)
+		}
+	}
+	return flags, propagation, strings.Join(rest, ",")
+}
+
+var (
+	setFlags = map[string]uintptr{
+		"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+		"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "remount": unix.MS_REMOUNT, "mand": unix.MS_MANDLOCK,
+		"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+		"strictatime": unix.MS_STRICTATIME, "silent": unix.MS_SILENT,
+		"bind": unix.MS_BIND, "rbind": unix.MS_BIND | unix.MS_REC, "move": unix.MS_MOVE,
+	}
+	clearFlags = map[string]uintptr{
+		"rw": unix.MS_RDONLY, "suid": unix.MS_NOSUID, "dev": unix.MS_NODEV, "exec": unix.MS_NOEXEC,
+		"async": unix.MS_SYNCHRONOUS, "atime": unix.MS_NOATIME, "diratime": unix.MS_NODIRATIME,
+		"norelatime": unix.MS_RELATIME, "nostrictatime": unix.MS_STRICTATIME, "loud": unix.MS_SILENT, "nomand": unix.MS_MANDLOCK,
+	}
+	propagationFlags = map[string]uintptr{
+		"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
+		"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC,
+		"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC,
+		"unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
+	}
+)

@@ -1,0 +1,232 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Config is everything that decides QEMU's command line.
+type Config struct {
+	Name      string   // of the machine, shown by QEMU; may be empty
+	Binary    string   // path of qemu-system-*
+	Arch      string   // of the guest: "amd64" or "arm64"
+	Accel     string   // "tcg" or "kvm"; empty: "tcg"
+	CPU       string   // CPU model; empty: DefaultCPU
+	CPUs      int      // 0: 1
+	MemoryMiB int      // 0: 1024; at least 64
+	Kernel    string   // path of the kernel
+	Initrd    string   // path of the initramfs; empty: none
+	Cmdline   string   // kernel command line
+	Disks     []Disk   // virtio block devices, in order
+	Agent     bool     // a second UART, for the agent
+	Dir       string   // for qemu.stderr and qmp.jsonl; empty: they are not kept
+	Extra     []string // further arguments, passed as they are
+}
+
+// Disk is a virtio block device.
+type Disk struct {
+	Path     string // of the file
+	Format   string // "raw" or "qcow2"; empty: "raw". Never probed: a guest could forge a header
+	Serial   string // shown in the guest as /sys/block/*/serial; may be empty
+	ReadOnly bool
+	Snapshot bool // writes go to a temporary file that QEMU forgets
+}
+
+// DefaultCPU is the CPU model when none is given. Under TCG "max" costs arm64
+// guests three times the time of a cortex-a57, for its pointer authentication.
+func DefaultCPU(arch, accel string) string {
+	switch {
+	case accel == "kvm":
+		return "host"
+	case arch == "arm64":
+		return "cortex-a57"
+	}
+	return "max"
+}
+
+// Command is a QEMU command line whose descriptors and terminals are not known
+// yet.
+type Command struct {
+	Binary string
+	Args   []string
+}
+
+// Placeholders for what is only known once the machine is started.
+const (
+	phMonitor = "@monitor@" // descriptor number of the monitor's socket
+	phSerial  = "@serial@"  // path of the serial line's terminal
+	phAgent   = "@agent@"   // path of the agent line's terminal
+)
+
+// Command makes the command line. It looks at nothing but the configuration
+// and whether the files it names can be read; the error lists every problem.
+func (c Config) Command() (*Command, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	accel, cpu := c.Accel, c.CPU
+	if accel == "" {
+		accel = "tcg"
+	}
+	if cpu == "" {
+		cpu = DefaultCPU(c.Arch, accel)
+	}
+	args := []string{
+		"-name", "guest=" + escape(nonEmpty(c.Name, "seatrial")),
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", machine(c.Arch), "-accel", accel, "-cpu", cpu,
+		"-smp", strconv.Itoa(max(c.CPUs, 1)), "-m", strconv.Itoa(c.memory()),
+		// A reset ends the machine: a panic loop must not run for ever.
+		"-no-reboot",
+		// Without a source of entropy early crypto in the guest waits.
+		"-device", "virtio-rng-pci",
+		"-S",
+		"-chardev", "socket,id=monitor,fd=" + phMonitor, "-mon", "chardev=monitor,mode=control",
+		"-chardev", "serial,id=serial,path=" + phSerial, "-serial", "chardev:serial",
+		"-kernel", c.Kernel,
+	}
+	if c.Agent {
+		args = append(args, "-chardev", "serial,id=agent,path="+phAgent)
+		if c.Arch == "arm64" { // the virt board has one UART; a second is a PCI card
+			args = append(args, "-device", "pci-serial,chardev=agent")
+		} else {
+			args = append(args, "-serial", "chardev:agent")
+		}
+	}
+	if c.Initrd != "" {
+		args = append(args, "-initrd", c.Initrd)
+	}
+	if c.Cmdline != "" {
+		args = append(args, "-append", c.Cmdline)
+	}
+	for i, d := range c.Disks {
+		args = append(args, d.args(i)...)
+	}
+	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
+}
+
+func machine(arch string) string {
+	if arch == "arm64" {
+		return "virt"
+	}
+	return "q35"
+}
+
+func (d Disk) args(i int) []string {
+	drive := fmt.Sprintf("if=none,id=disk%d,file=%s,format=%s", i, escape(d.Path), nonEmpty(d.Format, "raw"))
+	if d.ReadOnly {
+		drive += ",readonly=on"
+	}
+	if d.Snapshot {
+		drive += ",snapshot=on"
+	}
+	device := fmt.Sprintf("virtio-blk-pci,drive=disk%d", i)
+	if d.Serial != "" {
+		device += ",serial=" + escape(d.Serial)
+	}
+	return []string{"-drive", drive, "-device", device}
+}
+
+// escape doubles commas, which separate QEMU's option fields.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+func nonEmpty(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+func (c Config) memory() int {
+	if c.MemoryMiB == 0 {
+		return 1024
+	}
+	return c.MemoryMiB
+}
+
+// check lists every problem of the configuration.
+func (c Config) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("qemu: "+format, args...)) }
+	if c.Binary == "" {
+		bad("no QEMU binary given; find one with qemu.Find")
+	}
+	if c.Arch != "amd64" && c.Arch != "arm64" {
+		bad("unknown architecture %q; known are amd64 and arm64", c.Arch)
+	}
+	if c.memory() < 64 {
+		bad("%d MiB of memory; a Linux guest needs 64 or more", c.MemoryMiB)
+	}
+	if strings.ContainsAny(c.Cmdline, "\n\x00") {
+		bad("the kernel command line holds a line break")
+	}
+	readable := func(what, path string) {
+		f, err := os.Open(path)
+		if err != nil {
+			bad("%s: %w", what, err)
+			return
+		}
+		if err := f.Close(); err != nil {
+			bad("%s: %w", what, err)
+		}
+	}
+	readable("kernel", c.Kernel)
+	if c.Initrd != "" {
+		readable("initramfs", c.Initrd)
+	}
+	for i, d := range c.Disks {
+		readable(fmt.Sprintf("disk %d", i), d.Path)
+		if d.Format != "" && d.Format != "raw" && d.Format != "qcow2" {
+			bad("disk %d: unknown format %q; known are raw and qcow2", i, d.Format)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// argv fills in what was not known before.
+func (c Command) argv(monitorFD int, serial, agent string) []string {
+	fill := strings.NewReplacer(phMonitor, strconv.Itoa(monitorFD), phSerial, serial, phAgent, agent)
+	out := make([]string, len(c.Args))
+	for i, a := range c.Args {
+		out[i] = fill.Replace(a)
+	}
+	return out
+}
+
+// String is a line to paste into a shell: the same machine, not paused, with
+// its serial line on the terminal and neither monitor nor agent.
+func (c Command) String() string {
+	words := []string{quote(c.Binary)}
+	for i := 0; i < len(c.Args); i++ {
+		next := ""
+		if i+1 < len(c.Args) {
+			next = c.Args[i+1]
+		}
+		switch {
+		case c.Args[i] == "-S":
+		case strings.Contains(next, phMonitor), next == "chardev=monitor,mode=control":
+			i++
+		case strings.Contains(next, phSerial):
+			words, i = append(words, "-chardev", "stdio,id=serial,signal=off"), i+1
+		case strings.Contains(next, phAgent):
+			words, i = append(words, "-chardev", "null,id=agent"), i+1
+		default:
+			words = append(words, quote(c.Args[i]))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// quote makes one shell word of s.
+func quote(s string) string {
+	safe := func(r rune) bool {
+		return strings.ContainsRune("-_=./,:@%+", r) || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

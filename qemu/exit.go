@@ -1,0 +1,89 @@
+package qemu
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+)
+
+// Reasons of QEMU's SHUTDOWN event (QEMU, qapi/run-state.json, ShutdownCause).
+const (
+	ReasonShutdown = "guest-shutdown" // the guest powered itself off
+	ReasonReset    = "guest-reset"    // the guest reset: a reboot, or a panic with panic=-1
+	ReasonPanic    = "guest-panic"    // a pvpanic device said so
+	ReasonQuit     = "host-qmp-quit"  // a monitor command
+	ReasonSignal   = "host-signal"    // SIGTERM, SIGINT or SIGHUP from the host
+)
+
+// Exit is how QEMU ended.
+type Exit struct {
+	Status    int    // exit status; -1 if it was killed by a signal
+	Signal    string // "SIGKILL" and the like, if it was killed
+	Reason    string // of the last SHUTDOWN event; empty: there was none
+	Stderr    string // the end of what QEMU said
+	Requested bool   // Quit or Close asked for it
+}
+
+// Exit says how QEMU ended. It is meaningful only after Done.
+func (v *VM) Exit() Exit {
+	v.mu.Lock()
+	e := Exit{Stderr: v.stderr.String(), Requested: v.requested}
+	state := v.state
+	v.mu.Unlock()
+	if state != nil {
+		e.Status = state.ExitCode()
+		if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			e.Signal = signalName(ws.Signal())
+		}
+	}
+	for _, event := range v.qmp.past() {
+		if event.Event == "SHUTDOWN" {
+			e.Reason, _ = event.Data["reason"].(string)
+		}
+	}
+	return e
+}
+
+func signalName(s syscall.Signal) string {
+	names := map[syscall.Signal]string{
+		syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM", syscall.SIGSEGV: "SIGSEGV",
+		syscall.SIGABRT: "SIGABRT", syscall.SIGINT: "SIGINT", syscall.SIGHUP: "SIGHUP",
+	}
+	if name, ok := names[s]; ok {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(s))
+}
+
+// ByGuest reports whether the guest itself ended the machine.
+func (e Exit) ByGuest() bool {
+	return e.Signal == "" && e.Status == 0 && (e.Reason == ReasonShutdown || e.Reason == ReasonReset || e.Reason == ReasonPanic)
+}
+
+// String puts the end into words.
+func (e Exit) String() string {
+	switch {
+	case e.Signal != "" && e.Requested:
+		return "QEMU was ended by the harness with " + e.Signal
+	case e.Signal != "":
+		return "QEMU was killed by " + e.Signal + " from outside"
+	case e.Status != 0:
+		return strings.TrimRight(fmt.Sprintf("QEMU exited with status %d: %s", e.Status, strings.TrimSpace(e.Stderr)), ": ")
+	}
+	switch e.Reason {
+	case ReasonShutdown:
+		return "the machine powered itself off"
+	case ReasonReset:
+		return "the machine reset (a reboot, or a panic)"
+	case ReasonPanic:
+		return "the kernel panicked"
+	}
+	if e.Requested {
+		return "QEMU was ended by the harness"
+	}
+	switch e.Reason {
+	case ReasonQuit, ReasonSignal:
+		return "QEMU was told to end from outside (" + e.Reason + ")"
+	}
+	return "QEMU ended without giving a reason"
+}

@@ -1,0 +1,152 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Accel is an accelerator that has run a guest on this host.
+type Accel struct {
+	Name string        `json:"name"` // "tcg" or "kvm"
+	CPU  string        `json:"cpu"`  // the CPU model it was tried with, and is to be used with
+	Why  string        `json:"why"`  // why this one
+	Took time.Duration `json:"took"` // the trial guest's time, from exec to its end
+}
+
+// ProbeOptions says what to probe.
+type ProbeOptions struct {
+	Binary string
+	Arch   string        // of the guest
+	Dir    string        // an empty folder for the trial guest's file
+	Device string        // empty: /dev/kvm
+	Limit  time.Duration // for one trial under KVM; 0: 5 s. The guest needs milliseconds
+}
+
+// probeGuest is a multiboot image (Multiboot Specification 0.6.96, 3.1.1) that
+// writes "OK\n" to COM1 and resets the board through the keyboard controller.
+var probeGuest = []byte{
+	0x02, 0xb0, 0xad, 0x1b, // magic
+	0x00, 0x00, 0x01, 0x00, // flags: addresses follow
+	0xfe, 0x4f, 0x51, 0xe4, // checksum: magic + flags + this = 0
+	0x00, 0x00, 0x10, 0x00, // header address: 1 MiB
+	0x00, 0x00, 0x10, 0x00, // load address
+	0x00, 0x00, 0x00, 0x00, // load end: whole file
+	0x00, 0x00, 0x00, 0x00, // no bss
+	0x20, 0x00, 0x10, 0x00, // entry: after this header
+	0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8 (COM1)
+	0xb0, 'O', 0xee, // mov al, 'O'; out dx, al
+	0xb0, 'K', 0xee,
+	0xb0, '\n', 0xee,
+	0xb0, 0xfe, 0xe6, 0x64, // mov al, 0xfe; out 0x64, al (reset)
+	0xf4, 0xeb, 0xfd, // hlt; jmp to it
+}
+
+// Key names everything a probe's answer depends on, for whoever keeps it.
+func (o ProbeOptions) Key() string {
+	var u syscall.Utsname
+	release := ""
+	if syscall.Uname(&u) == nil {
+		for _, c := range u.Release {
+			if c == 0 {
+				break
+			}
+			release += string(rune(c))
+		}
+	}
+	device := "no device"
+	if info, err := os.Stat(o.device()); err == nil {
+		device = info.Mode().String()
+	}
+	binary := ""
+	if info, err := os.Stat(o.Binary); err == nil {
+		binary = info.ModTime().UTC().Format(time.RFC3339)
+	}
+	return strings.Join([]string{"1", o.Binary, binary, o.Arch, release, device}, "|")
+}
+
+func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }
+
+// Probe decides by running a guest. A device node proves nothing: there are
+// hosts where /dev/kvm opens, creates machines, and then hangs or aborts them.
+// KVM is used only if the guest ran under it, with the CPU model that will be
+// used, and faster than under TCG.
+func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
+	if o.Arch != "amd64" {
+		// Only an amd64 trial guest exists yet, so nothing else is proved.
+		return Accel{Name: "tcg", CPU: DefaultCPU(o.Arch, "tcg"), Why: "no trial guest for " + o.Arch + " yet: emulated"}, nil
+	}
+	tcg, err := o.try(ctx, "tcg", time.Minute)
+	if err != nil {
+		return Accel{}, fmt.Errorf("the trial guest does not run under TCG: %w", err)
+	}
+	if runtime.GOARCH != o.Arch {
+		tcg.Why = fmt.Sprintf("an %s guest on an %s host is emulated", o.Arch, runtime.GOARCH)
+		return tcg, nil
+	}
+	if _, err := os.Stat(o.device()); err != nil {
+		tcg.Why = fmt.Sprintf("no KVM: %v", err)
+		return tcg, nil
+	}
+	limit := o.Limit
+	if limit == 0 {
+		limit = 5 * time.Second
+	}
+	kvm, err := o.try(ctx, "kvm", limit)
+	switch {
+	case err != nil:
+		tcg.Why = fmt.Sprintf("%s is there, but the trial guest does not run under it: %v", o.device(), err)
+		return tcg, nil
+	case kvm.Took >= tcg.Took:
+		tcg.Why = fmt.Sprintf("KVM works, but the trial guest took %v under it and %v emulated",
+			kvm.Took.Round(time.Millisecond), tcg.Took.Round(time.Millisecond))
+		return tcg, nil
+	}
+	kvm.Why = fmt.Sprintf("the trial guest took %v under KVM and %v emulated",
+		kvm.Took.Round(time.Millisecond), tcg.Took.Round(time.Millisecond))
+	return kvm, nil
+}
+
+// try runs the trial guest once.
+func (o ProbeOptions) try(ctx context.Context, accel string, limit time.Duration) (a Accel, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end in %v", limit))
+	defer cancel()
+	kernel := filepath.Join(o.Dir, "trial-"+accel)
+	if err := os.WriteFile(kernel, probeGuest, 0o644); err != nil {
+		return Accel{}, err
+	}
+	began := time.Now()
+	a = Accel{Name: accel, CPU: DefaultCPU(o.Arch, accel)}
+	v, err := Start(ctx, Config{Name: "trial", Binary: o.Binary, Arch: o.Arch, Accel: accel, CPU: a.CPU, MemoryMiB: 64, Kernel: kernel})
+	if err != nil {
+		return Accel{}, err
+	}
+	said := make(chan string, 1)
+	go func() {
+		// A line that ends early is an empty answer, which is judged below.
+		text, _ := bufio.NewReader(v.Serial()).ReadString('\n')
+		said <- text
+	}()
+	err = v.Resume(ctx)
+	if err == nil {
+		select {
+		case <-v.Done():
+			a.Took = time.Since(began)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	err = errors.Join(err, v.Close())
+	text := <-said
+	if err == nil && strings.TrimSpace(text) != "OK" {
+		err = fmt.Errorf("it said %q, not OK; %s", text, v.Exit())
+	}
+	return a, err
+}
