@@ -229,11 +229,14 @@ func (v *VM) AgentLine() io.ReadWriter {
 	return line{v.agent}
 }
 
-// line is a pseudo-terminal's master, whose far side's end shows as EIO.
-type line struct{ *os.File }
+// line is a pseudo-terminal's master, whose far side's end shows as EIO. The
+// file is not embedded: io.Copy would find its WriteTo and miss our Read.
+type line struct{ f *os.File }
+
+func (l line) Write(p []byte) (int, error) { return l.f.Write(p) }
 
 func (l line) Read(p []byte) (int, error) {
-	n, err := l.File.Read(p)
+	n, err := l.f.Read(p)
 	if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) {
 		err = io.EOF
 	}

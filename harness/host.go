@@ -1,0 +1,126 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/seatrial/seatrial/qemu"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// Host is what this computer can do for machines of one architecture, found
+// out by running guests, not by looking at device nodes.
+type Host struct {
+	Arch    string     `json:"arch"`
+	Binary  string     `json:"binary"`  // of QEMU
+	Version string     `json:"version"` // of QEMU
+	Accel   qemu.Accel `json:"accel"`
+	Scale   float64    `json:"scale"` // factor on every deadline, 1 or more
+	Why     string     `json:"why"`   // where the scale comes from
+}
+
+// probeReference is how long the probe guest takes under TCG on the slowest
+// machine the default patience was set on: two shared cores, QEMU 7.2. A host
+// that needs longer gets all deadlines longer in proportion.
+const probeReference = 400 * time.Millisecond
+
+// maxScale bounds the factor: beyond it a host is not slow but broken, and a
+// deadline of hours would hide that.
+const maxScale = 10
+
+// Survey finds QEMU for arch and decides by a trial guest which accelerator to
+// use and how patient to be. The answer is kept below cacheDir for as long as
+// the QEMU version, the host's kernel and its /dev/kvm stay what they are.
+func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
+	binary, version, err := qemu.Find(arch)
+	if err != nil {
+		return Host{}, err
+	}
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return Host{}, fmt.Errorf("cache folder: %w", err)
+	}
+	options := qemu.ProbeOptions{Binary: binary, Arch: arch}
+	kept := filepath.Join(cacheDir, "accelerator-"+arch+".json")
+	accel, ok := readAccel(kept, options.Key())
+	if !ok {
+		dir, err := os.MkdirTemp(cacheDir, "probe-")
+		if err != nil {
+			return Host{}, fmt.Errorf("cache folder: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		options.Dir = dir
+		if accel, err = qemu.Probe(ctx, options); err != nil {
+			return Host{}, fmt.Errorf("no accelerator of %s runs a guest: %w", binary, err)
+		}
+		if err := keepAccel(kept, options.Key(), accel); err != nil {
+			return Host{}, err
+		}
+	}
+	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Scale: 1}
+	h.Scale = min(max(float64(accel.Took)/float64(probeReference), 1), maxScale)
+	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", accel.Took.Round(time.Millisecond), probeReference)
+	return h, nil
+}
+
+type keptAccel struct {
+	Key   string     `json:"key"`
+	Accel qemu.Accel `json:"accel"`
+}
+
+// readAccel returns a kept probe result; any reason not to trust the file
+// only means that the probe runs again.
+func readAccel(path, key string) (qemu.Accel, bool) {
+	var k keptAccel
+	b, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(b, &k) != nil || k.Key != key {
+		return qemu.Accel{}, false
+	}
+	return k.Accel, true
+}
+
+func keepAccel(path, key string, a qemu.Accel) error {
+	b, err := json.MarshalIndent(keptAccel{key, a}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, b)
+}
+
+// writeFile writes a file so that no reader ever sees half of it.
+func writeFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return os.Chmod(path, 0o644)
+}
+
+// Report puts the host into a report's words.
+func (h Host) Report() reports.Host {
+	r := reports.Host{
+		OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), QEMU: h.Version,
+		Accelerator: h.Accel.Name, AccelWhy: h.Accel.Why, Scale: fmt.Sprintf("%.1f (%s)", h.Scale, h.Why),
+	}
+	var info syscall.Sysinfo_t
+	if syscall.Sysinfo(&info) == nil {
+		r.MemoryMiB = int(info.Totalram * uint64(info.Unit) >> 20)
+	}
+	return r
+}

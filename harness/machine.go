@@ -1,0 +1,299 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness/console"
+	"github.com/seatrial/seatrial/qemu"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// Machine is a running, or ended, virtual machine.
+type Machine struct {
+	plan     Plan
+	host     Host
+	patience Patience
+	vm       *qemu.VM
+	log      *console.Log
+	agent    *agent
+	command  string
+	began    time.Time // QEMU was resumed
+	work     sync.WaitGroup
+	files    []io.Closer
+
+	mu      sync.Mutex
+	verdict *Failure // the first one judged; later waits fail with the same
+	asked   bool     // the end of the machine was asked for
+	ended   time.Time
+	closed  bool
+	lost    error // the evidence of the serial line is incomplete
+}
+
+// Boot starts a machine and returns as soon as it runs. The caller must Close
+// it. An error is a *Failure: a QEMU that cannot start is of class infra, a
+// plan that cannot be is misuse.
+func Boot(ctx context.Context, h Host, p Plan) (*Machine, error) {
+	m := &Machine{plan: p, host: h, patience: p.Patience.scaled(h.Scale)}
+	fail := func(class reports.Class, err error) (*Machine, error) {
+		return nil, &Failure{Class: class, Title: err.Error(), Wanted: "to start", Machine: p.Name, Command: m.command, Dir: p.Dir, Err: err}
+	}
+	config, err := p.config(h)
+	if err != nil {
+		return fail(reports.Misuse, err)
+	}
+	command, err := config.Command()
+	if err != nil {
+		return fail(reports.Misuse, err)
+	}
+	m.command = command.String()
+	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
+		return fail(reports.Infra, fmt.Errorf("evidence folder: %w", err))
+	}
+	if err := m.start(ctx, config); err != nil {
+		return fail(reports.Infra, errors.Join(err, m.Close()))
+	}
+	return m, nil
+}
+
+// start opens the evidence, starts QEMU, attaches everything and resumes.
+func (m *Machine) start(ctx context.Context, config qemu.Config) error {
+	if err := writeFile(filepath.Join(m.plan.Dir, fileCommand), []byte(m.command+"\n")); err != nil {
+		return err
+	}
+	raw, err := m.create(fileSerial)
+	if err != nil {
+		return err
+	}
+	stamped, err := m.create(fileStamped)
+	if err != nil {
+		return err
+	}
+	if m.vm, err = qemu.Start(ctx, config); err != nil {
+		return err
+	}
+	m.began = time.Now()
+	m.log = console.NewLog(console.Options{
+		Rules:   m.plan.Rules,
+		Clock:   func() time.Duration { return time.Since(m.began) },
+		Console: consoleName(m.host.Arch),
+		Stamped: stamped,
+	})
+	m.log.Expect(m.plan.Expect...)
+	m.agent = newAgent(m.vm.AgentLine())
+	m.work.Go(func() { m.listen(raw) })
+	m.work.Go(m.agent.listen)
+	if m.plan.Notify != nil {
+		m.work.Go(m.notify)
+	}
+	return m.vm.Resume(ctx)
+}
+
+func (m *Machine) create(name string) (*os.File, error) {
+	f, err := os.Create(filepath.Join(m.plan.Dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
+	m.files = append(m.files, f)
+	return f, nil
+}
+
+// listen copies the serial line into the log and the evidence until QEMU is
+// gone. It never stops reading for any other reason: a line nobody drains
+// stops the guest at its next character.
+func (m *Machine) listen(raw io.Writer) {
+	// If the evidence cannot be written any more, the line must still be read.
+	if _, err := io.Copy(io.MultiWriter(m.log, raw), m.vm.Serial()); err != nil {
+		m.mu.Lock()
+		m.lost = err
+		m.mu.Unlock()
+		if _, err := io.Copy(m.log, m.vm.Serial()); err != nil {
+			<-m.vm.Done()
+		}
+	}
+	<-m.vm.Done()
+	m.mu.Lock()
+	m.ended = time.Now()
+	m.mu.Unlock()
+	m.log.Close()
+}
+
+// notify tells the plan's listener of every event, as it comes.
+func (m *Machine) notify() {
+	told := 0
+	for {
+		changed := m.log.Changed()
+		marks := m.log.Marks()
+		for _, mark := range marks[told:] {
+			m.plan.Notify(Progress{Machine: m.plan.Name, At: mark.At, State: mark.State, Unit: mark.Unit, Detail: mark.Detail})
+		}
+		told = len(marks)
+		if m.log.Closed() {
+			return
+		}
+		<-changed
+	}
+}
+
+// Console is the machine's console log.
+func (m *Machine) Console() *console.Log { return m.log }
+
+// Name is the machine's name, as its plan gives it.
+func (m *Machine) Name() string { return m.plan.Name }
+
+// Dir is the folder with the machine's evidence.
+func (m *Machine) Dir() string { return m.plan.Dir }
+
+// PID is the process id of QEMU.
+func (m *Machine) PID() int { return m.vm.PID() }
+
+// QMP is the machine's monitor.
+func (m *Machine) QMP() *qemu.QMP { return m.vm.QMP() }
+
+// Done is closed when QEMU is gone.
+func (m *Machine) Done() <-chan struct{} { return m.vm.Done() }
+
+// Alive reports whether the machine runs and nothing fatal was seen of it.
+func (m *Machine) Alive() bool {
+	return !m.log.Closed() && m.judgeNow("to run") == nil
+}
+
+// Await waits until the machine has passed the milestone, well or badly; a
+// milestone that was passed badly is a fault and fails the wait unless the
+// plan expects it.
+func (m *Machine) Await(ctx context.Context, at boot.Milestone) error {
+	return m.await(ctx, string(at), m.patience.Boot, func() bool {
+		_, ok := m.log.Milestone(at)
+		return ok
+	})
+}
+
+// AwaitUnit waits until the named unit was said to be in the given state.
+func (m *Machine) AwaitUnit(ctx context.Context, unit string, state boot.State) error {
+	return m.await(ctx, fmt.Sprintf("unit %s %s", unit, state), m.patience.Boot, func() bool {
+		for _, mark := range m.log.Marks() {
+			if mark.Unit == unit && mark.State == state {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// AwaitLine waits for a console line that matches, from the first line of the
+// boot on, and returns it.
+func (m *Machine) AwaitLine(ctx context.Context, re *regexp.Regexp) (console.Line, error) {
+	var found console.Line
+	next := 0
+	err := m.await(ctx, fmt.Sprintf("a line matching %q", re), m.patience.Boot, func() bool {
+		lines := m.log.Lines()
+		for ; next < len(lines); next++ {
+			if re.MatchString(lines[next].Text) {
+				found = lines[next]
+				return true
+			}
+		}
+		return false
+	})
+	return found, err
+}
+
+// AwaitFault waits for a fault of the named rule and returns it complete: the
+// rest of an oops is let in before it is judged.
+func (m *Machine) AwaitFault(ctx context.Context, rule string) (console.Fault, error) {
+	var found console.Fault
+	m.log.Expect(rule)
+	err := m.await(ctx, "fault "+rule, m.patience.Boot, func() bool {
+		for _, f := range m.log.Faults(console.Note) {
+			if f.Rule == rule && !f.Open {
+				found = f
+				return true
+			}
+		}
+		return false
+	})
+	return found, err
+}
+
+// AwaitEnd waits until QEMU is gone, however that came about.
+func (m *Machine) AwaitEnd(ctx context.Context) error {
+	m.mu.Lock()
+	m.asked = true
+	m.mu.Unlock()
+	return m.await(ctx, "the end", m.patience.Stop, m.log.Closed)
+}
+
+// Type sends text to the machine's console, as a keyboard would.
+func (m *Machine) Type(text string) error {
+	if _, err := io.WriteString(m.vm.Serial(), text); err != nil {
+		return fmt.Errorf("machine %s: typing on the console: %w", m.plan.Name, err)
+	}
+	return nil
+}
+
+// PowerOff asks PID 1 for a clean end and proves that it came: the milestones
+// Shutdown and Off, both good, and a machine that powered itself off.
+func (m *Machine) PowerOff(ctx context.Context) error {
+	m.mu.Lock()
+	m.asked = true
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, m.patience.Stop)
+	defer cancel()
+	if _, err := m.Exec(ctx, boot.PoweroffPath); err != nil && !m.ending() {
+		return err
+	}
+	if err := m.await(ctx, "power off", m.patience.Stop, m.log.Closed); err != nil {
+		return err
+	}
+	if e, ok := m.log.Milestone(boot.Off); !ok || e.State != boot.Done {
+		return m.failure(reports.Guest, "the machine ended without a clean shutdown", "power off", nil)
+	}
+	if exit := m.vm.Exit(); exit.Reason != qemu.ReasonShutdown {
+		return m.failure(reports.Guest, "the machine did not power itself off: "+exit.String(), "power off", nil)
+	}
+	return nil
+}
+
+// ending reports whether the machine has begun to stop.
+func (m *Machine) ending() bool {
+	_, ok := m.log.Milestone(boot.Shutdown)
+	return ok || m.log.Closed()
+}
+
+// closeGrace is how long Close waits for QEMU to obey before it is killed.
+const closeGrace = 5 * time.Second
+
+// Close ends the machine if it still runs, waits for everything that belongs
+// to it and completes the evidence. It may be called more than once.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	again := m.closed
+	m.closed, m.asked = true, true
+	m.mu.Unlock()
+	if again {
+		return nil
+	}
+	var errs []error
+	if m.vm != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+		errs = append(errs, m.vm.Quit(ctx), m.vm.Close())
+		m.work.Wait()
+		errs = append(errs, m.lost, m.writeEvidence())
+	}
+	for _, f := range m.files {
+		errs = append(errs, f.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("machine %s: %w", m.plan.Name, err)
+	}
+	return nil
+}

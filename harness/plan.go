@@ -1,0 +1,119 @@
+package harness
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness/console"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/qemu"
+)
+
+// Plan is everything that decides how a machine is booted. It is a value: it
+// can be printed, compared and kept as evidence.
+type Plan struct {
+	Name      string         // of the machine, unique in a run; names its evidence folder
+	Image     *images.Image  // what is booted
+	Cmdline   string         // kernel command line instead of the image's; empty: the image's
+	NoInitrd  bool           // boot the kernel alone
+	CPUs      int            // 0: 1
+	MemoryMiB int            // 0: 1024
+	Disks     []qemu.Disk    // none by default
+	Extra     []string       // further QEMU arguments
+	Patience  Patience       // zero fields get their defaults
+	Expect    []string       // names of fault rules that the spec wants to see; they do not fail a wait
+	Rules     []console.Rule // nil: console.Rules()
+	Dir       string         // evidence folder, made if missing
+	Notify    func(Progress) // called for every event; nil: nobody is told. Must not block
+}
+
+// Progress is one step of a machine, for a display.
+type Progress struct {
+	Machine string         `json:"machine"`
+	At      boot.Milestone `json:"at"`
+	State   boot.State     `json:"state"`
+	Unit    string         `json:"unit,omitempty"`
+	Detail  string         `json:"detail,omitempty"`
+}
+
+// Patience is how long to wait. Quiet is what normally ends a hopeless wait:
+// a machine that makes progress may take long, one that makes none is stuck.
+type Patience struct {
+	Boot  time.Duration // until Ready in all; 0: 4 minutes
+	Quiet time.Duration // without progress; 0: 60 seconds
+	Exec  time.Duration // for one command inside; 0: 60 seconds
+	Stop  time.Duration // for a clean shutdown; 0: 60 seconds
+}
+
+// scaled fills in defaults and multiplies by the host's scale.
+func (p Patience) scaled(by float64) Patience {
+	set := func(d, def time.Duration) time.Duration {
+		if d == 0 {
+			d = def
+		}
+		return time.Duration(float64(d) * max(by, 1))
+	}
+	return Patience{
+		Boot:  set(p.Boot, 4*time.Minute),
+		Quiet: set(p.Quiet, time.Minute),
+		Exec:  set(p.Exec, time.Minute),
+		Stop:  set(p.Stop, time.Minute),
+	}
+}
+
+// consoleName is the terminal the harness listens on: the first UART of the
+// architecture's board under QEMU.
+func consoleName(arch string) string {
+	if arch == "arm64" {
+		return "ttyAMA0"
+	}
+	return "ttyS0"
+}
+
+// agentTerminal is the second UART, which carries the agent. On arm64's virt
+// board it is a PCI card, whose 8250 driver calls it ttyS0.
+func agentTerminal(arch string) string {
+	if arch == "arm64" {
+		return "ttyS0"
+	}
+	return "ttyS1"
+}
+
+// cmdline is the image's own command line with what the harness cannot do
+// without. Consoles are never touched: their order is a thing under test.
+// panic=-1 makes a panic reset the machine at once, which -no-reboot turns
+// into an end of QEMU instead of a machine that hangs
+// (Documentation/admin-guide/kernel-parameters.txt, panic=).
+func (p Plan) cmdline(arch string) string {
+	line := p.Cmdline
+	if line == "" {
+		line = p.Image.Cmdline
+	}
+	words := []string{"panic=-1", boot.DevKmsgWord, boot.AgentWord + agentTerminal(arch)}
+	return images.ParseCmdline(line).With(words...).String()
+}
+
+// config turns the plan into QEMU's configuration on this host.
+func (p Plan) config(h Host) (qemu.Config, error) {
+	if p.Image == nil {
+		return qemu.Config{}, fmt.Errorf("machine %s: no image to boot", p.Name)
+	}
+	if p.Image.Arch != h.Arch {
+		return qemu.Config{}, fmt.Errorf("machine %s: image %s is for %s, the host was surveyed for %s",
+			p.Name, p.Image.Name, p.Image.Arch, h.Arch)
+	}
+	c := qemu.Config{
+		Name: p.Name, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
+		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
+		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
+		Disks: p.Disks, Agent: true, Dir: p.Dir, Extra: p.Extra,
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = 1024
+	}
+	if p.NoInitrd {
+		c.Initrd = ""
+	}
+	return c, nil
+}

@@ -1,0 +1,239 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// assembly is one build: from component images to the files of an image.
+type assembly struct {
+	b          *Builder
+	spec       *Spec
+	dir        string // locked, empty, ours
+	components map[string]*component
+	sources    map[string]string // file of the host -> digest
+
+	spool  *spool
+	root   *tree
+	trees  map[string]*tree  // image digest -> its files
+	shared map[string]string // image digest -> where the first bundle holds its files
+}
+
+// run writes the image into the folder.
+func (a *assembly) run(ctx context.Context) (err error) {
+	start := time.Now()
+	file, err := os.CreateTemp(a.dir, "spool-*")
+	if err != nil {
+		return err
+	}
+	// Without a name it goes with the process, whatever ends that.
+	if err := os.Remove(file.Name()); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	a.spool, a.root = &spool{file: file}, newTree()
+	kernel, err := a.kernel(ctx)
+	if err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{a.init, a.bundles, a.files} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if err := a.write(ctx, kernel); err != nil {
+		return err
+	}
+	a.b.say("%s: built in %s", a.spec.Name, took(start))
+	return nil
+}
+
+// flatten returns the files of an image; the same image is read once.
+func (a *assembly) flatten(ctx context.Context, ref string) (*tree, error) {
+	c := a.components[ref]
+	if t := a.trees[c.digest]; t != nil {
+		return t, nil
+	}
+	a.b.say("%s: unpacking %s", a.spec.Name, ref)
+	f, err := flatten(ctx, c.image, a.spool)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	if f.xattrs > 0 {
+		a.b.say("%s: %d files of %s have extended attributes (file capabilities or labels), which an initramfs cannot hold", a.spec.Name, f.xattrs, ref)
+	}
+	a.trees[c.digest] = f.tree
+	return f.tree, nil
+}
+
+// kernel finds the kernel in its image and unpacks its modules.
+func (a *assembly) kernel(ctx context.Context) (*entry, error) {
+	k := a.spec.Kernel
+	t, err := a.flatten(ctx, k.Image)
+	if err != nil {
+		return nil, fmt.Errorf("%s%w", a.spec.where("kernel.image"), err)
+	}
+	find := func(key, name, hint string) (*entry, error) {
+		e := t.resolve(name)
+		if e == nil || !e.is(typeFile) {
+			return nil, fmt.Errorf("%simage %s has no file %q: %s", a.spec.where("kernel."+key), k.Image, name, hint)
+		}
+		return e, nil
+	}
+	binary, archive := "kernel", "kernel.tar"
+	if k.Binary != nil {
+		binary = *k.Binary
+	}
+	if k.Tar != nil {
+		archive = *k.Tar
+	}
+	kernel, err := find("binary", binary, "name the kernel's file with kernel.binary")
+	if err != nil || archive == "" || archive == "none" {
+		return kernel, err
+	}
+	modules, err := find("tar", archive, "name the archive of modules with kernel.tar, or write tar: none")
+	if err != nil {
+		return nil, err
+	}
+	f := &flattener{tree: a.root, spool: a.spool}
+	if err := f.unpack(cancelled(ctx, io.NewSectionReader(modules.data, 0, modules.size))); err != nil {
+		return nil, fmt.Errorf("%s%s in image %s: %w", a.spec.where("kernel.tar"), archive, k.Image, err)
+	}
+	return kernel, nil
+}
+
+// init lays the init images over the root, in order.
+func (a *assembly) init(ctx context.Context) error {
+	for i, ref := range a.spec.Init {
+		t, err := a.flatten(ctx, ref)
+		if err == nil {
+			err = a.root.over(t)
+		}
+		if err != nil {
+			return fmt.Errorf("%s%w", a.spec.where(fmt.Sprintf("init[%d]", i)), err)
+		}
+	}
+	return settleMachine(a.root)
+}
+
+// bundles adds the bundle of every container.
+func (a *assembly) bundles(ctx context.Context) error {
+	for _, l := range a.spec.lists() {
+		for i, c := range l.items {
+			if err := a.bundle(ctx, bundlePath(l.kind, i, c.Name), c); err != nil {
+				return fmt.Errorf("%s%s %q: %w", a.spec.where(fmt.Sprintf("%s[%d]", l.kind, i)), l.kind, c.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *assembly) bundle(ctx context.Context, at string, c Container) error {
+	img := a.components[c.Image]
+	b, err := newBundle(at, c, img, a.shared[img.digest])
+	if err != nil {
+		return err
+	}
+	var files *tree
+	if a.shared[img.digest] == "" {
+		t, err := a.flatten(ctx, c.Image)
+		if err != nil {
+			return err
+		}
+		files = newTree() // a copy: the same image may be under init too
+		if err := errors.Join(files.put("", t.root.inode), files.over(t), settleContainer(files)); err != nil {
+			return err
+		}
+		a.shared[img.digest] = b.shared
+	}
+	return b.place(a.root, files)
+}
+
+// files puts the spec's own files over everything.
+func (a *assembly) files(ctx context.Context) error {
+	for i, f := range a.spec.Files {
+		err := ctx.Err()
+		if err == nil {
+			err = f.place(a.root, a.spool, a.sources[f.Source])
+		}
+		if err != nil {
+			return fmt.Errorf("%s%w", a.spec.where(fmt.Sprintf("files[%d]", i)), err)
+		}
+	}
+	return nil
+}
+
+// write writes kernel, initramfs, command line and what is known of them.
+func (a *assembly) write(ctx context.Context, kernel *entry) error {
+	im := &Image{Arch: a.b.Arch, Cmdline: ParseCmdline(a.spec.Kernel.Cmdline).String(), Sources: map[string]string{}, Sizes: map[string]int64{}}
+	for ref, c := range a.components {
+		im.Sources[ref] = c.digest
+	}
+	for _, l := range []struct {
+		from []Container
+		to   *[]string
+	}{{a.spec.Onboot, &im.Onboot}, {a.spec.Onshutdown, &im.Onshutdown}, {a.spec.Services, &im.Services}} {
+		for _, c := range l.from {
+			*l.to = append(*l.to, c.Name)
+		}
+	}
+	a.b.say("%s: writing the initramfs", a.spec.Name)
+	whole := sha256.New()
+	for _, part := range []struct {
+		name  string
+		write func(io.Writer) error
+	}{
+		{kernelFile, func(w io.Writer) error {
+			_, err := io.Copy(w, io.NewSectionReader(kernel.data, 0, kernel.size))
+			return err
+		}},
+		{initrdFile, func(w io.Writer) error { return writeInitramfs(w, a.root) }},
+		{cmdlineFile, func(w io.Writer) error { _, err := io.WriteString(w, im.Cmdline); return err }},
+	} {
+		digest, size, err := create(ctx, filepath.Join(a.dir, part.name), part.write)
+		if err != nil {
+			return err
+		}
+		im.Sizes[part.name] = size
+		fmt.Fprintf(whole, "%s %s\n", part.name, digest)
+	}
+	im.Digest = fmt.Sprintf("sha256:%x", whole.Sum(nil))
+	description, err := encode(im)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(a.dir, imageFile), strings.NewReader(string(description)))
+}
+
+// create writes a file and returns the digest and size of what was written.
+func create(ctx context.Context, path string, write func(io.Writer) error) (digest string, size int64, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return "", 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sum := sha256.New()
+	out := io.MultiWriter(f, sum)
+	if err := write(writerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := out.Write(p)
+		size += int64(n)
+		return n, err
+	})); err != nil {
+		return "", 0, err
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil)), size, nil
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -1,0 +1,304 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// builderVersion is part of every cache key. Raise it whenever the same spec
+// and component images lead to other bytes.
+const builderVersion = "1"
+
+// Builder makes images.
+type Builder struct {
+	Source   Source       // where component images come from
+	Arch     string       // amd64 or arm64
+	Dir      string       // cache of built images, made if need be
+	Progress func(string) // told what is being done; nil: nobody
+}
+
+// component is an image that a spec uses.
+type component struct {
+	ref    string
+	image  v1.Image
+	digest string
+	config v1.Config
+}
+
+// Build makes the image of a spec, or finds it in the cache if nothing it
+// depends on has changed: the spec, the files it names, the component images,
+// the architecture and the builder. Builds of the same image wait for one
+// another, also those of other processes; what a killed one left is removed.
+func (b *Builder) Build(ctx context.Context, s *Spec) (*Image, error) {
+	im, err := b.build(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("images: cannot build %s for %s: %w", s.Name, b.Arch, explain(err, b.Dir))
+	}
+	im.Name = s.Name // the cache knows contents, not names
+	return im, nil
+}
+
+func (b *Builder) build(ctx context.Context, s *Spec) (*Image, error) {
+	if !slices.Contains([]string{"amd64", "arm64"}, b.Arch) {
+		return nil, fmt.Errorf("unknown architecture %q: amd64 and arm64 are known", b.Arch)
+	}
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	components, err := b.resolve(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := sourceDigests(s)
+	if err != nil {
+		return nil, err
+	}
+	key, err := cacheKey(s, b.Arch, components, sources)
+	if err != nil {
+		return nil, err
+	}
+	final := filepath.Join(b.Dir, key)
+	if im, err := loadImage(final); err == nil {
+		return im, nil
+	}
+	if err := b.sweep(); err != nil {
+		return nil, err
+	}
+	work, lock, err := b.workDir(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if im, err := loadImage(final); err == nil { // made while we waited
+		return im, os.RemoveAll(work)
+	}
+	a := &assembly{b: b, spec: s, dir: work, components: components, sources: sources, trees: map[string]*tree{}, shared: map[string]string{}}
+	if err := errors.Join(a.run(ctx), ctx.Err()); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(work))
+	}
+	// Whatever has the name is damaged, or it would have been loaded above.
+	if err := os.RemoveAll(final); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(work))
+	}
+	if err := os.Rename(work, final); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(work))
+	}
+	return loadImage(final)
+}
+
+func (b *Builder) say(format string, args ...any) {
+	if b.Progress != nil {
+		b.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+// resolve finds every image the spec names, each once.
+func (b *Builder) resolve(ctx context.Context, s *Spec) (map[string]*component, error) {
+	found := map[string]*component{}
+	var wrong []error
+	for _, use := range s.references() {
+		if found[use.ref] != nil {
+			continue
+		}
+		found[use.ref] = &component{}
+		c, err := b.component(ctx, use.ref)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s%w", s.where(use.path), err))
+			continue
+		}
+		found[use.ref] = c
+	}
+	return found, errors.Join(wrong...)
+}
+
+func (b *Builder) component(ctx context.Context, ref string) (*component, error) {
+	img, err := b.Source.Image(ctx, ref, b.Arch)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: cannot read its manifest: %w", ref, err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: cannot read its config: %w", ref, err)
+	}
+	if config.Architecture != b.Arch {
+		return nil, fmt.Errorf("image %s is for %s, not for %s", ref, config.Architecture, b.Arch)
+	}
+	return &component{ref: ref, image: img, digest: digest.String(), config: config.Config}, nil
+}
+
+// use is a place in the spec that names an image.
+type use struct{ path, ref string }
+
+func (s *Spec) references() []use {
+	uses := []use{{"kernel.image", s.Kernel.Image}}
+	for i, ref := range s.Init {
+		uses = append(uses, use{fmt.Sprintf("init[%d]", i), ref})
+	}
+	for _, l := range s.lists() {
+		for i, c := range l.items {
+			uses = append(uses, use{fmt.Sprintf("%s[%d].image", l.kind, i), c.Image})
+		}
+	}
+	return uses
+}
+
+// list is one of the spec's lists of containers.
+type list struct {
+	kind  string
+	items []Container
+}
+
+func (s *Spec) lists() []list {
+	return []list{{"onboot", s.Onboot}, {"onshutdown", s.Onshutdown}, {"services", s.Services}}
+}
+
+// sourceDigests reads the files of the host that the spec names; the result
+// has "" for an optional one that is not there.
+func sourceDigests(s *Spec) (map[string]string, error) {
+	digests := map[string]string{}
+	var wrong []error
+	for i, f := range s.Files {
+		if f.Source == "" || digests[f.Source] != "" {
+			continue
+		}
+		digest, err := digestFile(f.Source)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && f.Optional:
+		case errors.Is(err, fs.ErrNotExist):
+			wrong = append(wrong, fmt.Errorf("%sthe source of %s does not exist: %s: make it, or add optional: true", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, f.Source))
+		case err != nil:
+			wrong = append(wrong, fmt.Errorf("%scannot read the source of %s: %w", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, err))
+		}
+		digests[f.Source] = digest
+	}
+	return digests, errors.Join(wrong...)
+}
+
+func digestFile(name string) (_ string, err error) {
+	info, err := os.Stat(name) // before opening it: a FIFO would block for ever
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a regular file: name single files", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return digestOf(f)
+}
+
+func digestOf(r io.Reader) (string, error) {
+	h := sha256.New()
+	_, err := io.Copy(h, r)
+	return fmt.Sprintf("sha256:%x", h.Sum(nil)), err
+}
+
+// cacheKey is a digest of everything that shapes the image.
+func cacheKey(s *Spec, arch string, components map[string]*component, sources map[string]string) (string, error) {
+	content := *s
+	content.Name = ""
+	content.Files = slices.Clone(s.Files)
+	for i := range content.Files {
+		if f := &content.Files[i]; f.Source != "" {
+			f.Source = "content " + sources[f.Source] // wherever it lies
+		}
+	}
+	digests := map[string]string{}
+	for ref, c := range components {
+		digests[ref] = c.digest
+	}
+	raw, err := json.Marshal(struct {
+		Version, Arch string
+		Spec          Spec
+		Images        map[string]string
+	}{builderVersion, arch, content, digests})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(raw)), nil
+}
+
+const workPrefix = "tmp-"
+
+// workDir makes the locked folder in which the image with a key is built. The
+// lock goes with the process; it is waited for when somebody else builds the
+// same image.
+func (b *Builder) workDir(ctx context.Context, key string) (string, *os.File, error) {
+	dir := filepath.Join(b.Dir, workPrefix+key)
+	for {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", nil, err
+		}
+		lock, err := lockDir(ctx, dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // swept between the two calls
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if !still(lock, dir) { // finished and renamed while we waited
+			lock.Close()
+			continue
+		}
+		if err := clearDir(dir); err != nil {
+			return "", nil, errors.Join(err, lock.Close())
+		}
+		return dir, lock, nil
+	}
+}
+
+// clearDir removes what a killed build of the same image left.
+func clearDir(dir string) error {
+	old, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range old {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes the folders of builds that were killed: nobody has their lock.
+func (b *Builder) sweep() error {
+	old, err := filepath.Glob(filepath.Join(escapeGlob(b.Dir), workPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		lock := tryLockDir(dir)
+		if lock == nil {
+			continue
+		}
+		if still(lock, dir) {
+			err = os.RemoveAll(dir)
+		}
+		if err = errors.Join(err, lock.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// took is a duration for people.
+func took(start time.Time) string { return time.Since(start).Round(10 * time.Millisecond).String() }

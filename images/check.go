@@ -1,0 +1,211 @@
+package images
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// containerName is what both runc and containerd accept as an identifier
+// (containerd: pkg/identifiers); it can never climb out of a folder.
+var containerName = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
+
+// maxName leaves room for "NNN-" within containerd's limit of 76.
+const maxName = 72
+
+// checkSpec notes what cannot be seen from the type of a value.
+func (d *decoder) checkSpec(s *Spec) {
+	d.reference("kernel.image", s.Kernel.Image, "a machine needs a kernel: name the image that holds it, such as seatrial/kernel")
+	if strings.ContainsAny(s.Kernel.Cmdline, "\r\n") {
+		d.problem("kernel.cmdline", "holds a line break", "write it in one line; the YAML form >- folds lines into one")
+	}
+	for i, ref := range s.Init {
+		d.reference(fmt.Sprintf("init[%d]", i), ref, "name an image")
+	}
+	for _, list := range []struct {
+		key    string
+		items  []Container
+		unique bool
+	}{{"onboot", s.Onboot, false}, {"onshutdown", s.Onshutdown, false}, {"services", s.Services, true}} {
+		first := map[string]int{}
+		for i, c := range list.items {
+			at := fmt.Sprintf("%s[%d]", list.key, i)
+			d.container(at, c, list.key == "services")
+			if j, twice := first[c.Name]; twice && list.unique && c.Name != "" {
+				d.problem(at+".name", fmt.Sprintf("the service name %q is already used by services[%d]", c.Name, j), "give each service a name of its own")
+			} else {
+				first[c.Name] = i
+			}
+		}
+		if len(list.items) > 1000 {
+			d.problem(list.key, fmt.Sprintf("%d containers", len(list.items)), "1000 is the limit: bundles are numbered with three digits")
+		}
+	}
+	for i, f := range s.Files {
+		d.checkFile(fmt.Sprintf("files[%d]", i), f)
+	}
+}
+
+func (d *decoder) reference(at, ref, hint string) {
+	if d.bad(at) {
+		return
+	}
+	if ref == "" {
+		d.problem(at, "is missing", hint)
+	} else if _, err := name.ParseReference(ref); err != nil {
+		d.problem(at, fmt.Sprintf("%q is not an image reference", ref), "write it as NAME, NAME:TAG or NAME@sha256:DIGEST, in lower case")
+	}
+}
+
+// bad reports whether the value at a path was already found to be wrong; one
+// mistake should not be two problems.
+func (d *decoder) bad(at string) bool {
+	return slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Text, at+": ") })
+}
+
+func (d *decoder) container(at string, c Container, service bool) {
+	d.reference(at+".image", c.Image, "name the image the container is made of")
+	switch {
+	case d.bad(at + ".name"):
+	case c.Name == "":
+		d.problem(at+".name", "is missing", "name the container; its bundle and its log files are called so")
+	case !containerName.MatchString(c.Name) || len(c.Name) > maxName:
+		d.problem(at+".name", fmt.Sprintf("%q cannot name a container", c.Name), fmt.Sprintf("use letters and digits with single . _ - between them, %d at most", maxName))
+	}
+	c.check(func(key, text, hint string) { d.problem(at+"."+key, text, hint) })
+	if c.Runtime != nil && c.Runtime.Namespace != nil && !service {
+		d.problem(at+".runtime.namespace", "has no effect here", "only services are run by containerd: remove it")
+	}
+}
+
+// check notes what is wrong with settings, of the YAML or of a label.
+func (s Settings) check(problem func(key, text, hint string)) {
+	each := func(key string, list []string, check func(string) error) {
+		for i, v := range list {
+			if err := check(v); err != nil {
+				problem(fmt.Sprintf("%s[%d]", key, i), err.Error(), "")
+			}
+		}
+	}
+	each("env", s.Env, func(v string) error {
+		if k, _, ok := strings.Cut(v, "="); !ok || k == "" {
+			return fmt.Errorf("%q is not of the form NAME=VALUE", v)
+		}
+		return nil
+	})
+	for _, l := range []struct {
+		key  string
+		caps []string
+	}{{"capabilities", s.Capabilities}, {"capabilities.add", s.CapabilitiesAdd}, {"ambient", s.Ambient}} {
+		if _, err := capabilityList(l.caps); err != nil {
+			problem(l.key, err.Error(), "write the full name, such as CAP_NET_ADMIN, or a single all or none")
+		}
+	}
+	bind := func(v string) error { _, err := parseBind(v); return err }
+	each("binds", s.Binds, bind)
+	each("binds.add", s.BindsAdd, bind)
+	each("tmpfs", s.Tmpfs, func(v string) error { _, err := parseTmpfs(v); return err })
+	each("rlimits", s.Rlimits, func(v string) error { _, err := parseRlimit(v); return err })
+	for i, m := range s.Mounts {
+		if _, err := m.complete(); err != nil {
+			problem(fmt.Sprintf("mounts[%d]", i), err.Error(), "")
+		}
+	}
+	for i, v := range s.Devices {
+		if err := v.check(); err != nil {
+			problem(fmt.Sprintf("devices[%d]", i), err.Error(), "")
+		}
+	}
+	s.checkScalars(problem)
+}
+
+func (s Settings) checkScalars(problem func(key, text, hint string)) {
+	for _, ns := range []struct {
+		key   string
+		value *string
+	}{{"net", s.Net}, {"ipc", s.IPC}, {"uts", s.UTS}, {"pid", s.PID}} {
+		if v := str(ns.value); v != "" && !slices.Contains([]string{"host", "root", "new"}, v) && (v != "none" || ns.key != "net") && !path.IsAbs(v) {
+			problem(ns.key, fmt.Sprintf("%q is not a namespace", v), "write host, new (net also none) or the absolute path of a namespace file")
+		}
+	}
+	if v := str(s.Cwd); v != "" && !path.IsAbs(v) {
+		problem("cwd", fmt.Sprintf("%q is not absolute", v), "write the path from /")
+	}
+	if v := s.OOMScoreAdj; v != nil && (*v < -1000 || *v > 1000) {
+		problem("oomScoreAdj", fmt.Sprintf("%d is out of range", *v), "-1000 to 1000 is what the kernel takes")
+	}
+	if v := str(s.RootfsPropagation); v != "" && !slices.Contains([]string{"private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"}, v) {
+		problem("rootfsPropagation", fmt.Sprintf("%q is not a propagation mode", v), "write private, shared, slave or unbindable, with or without r before it")
+	}
+	if s.Runtime == nil {
+		return
+	}
+	for i, m := range s.Runtime.Mounts {
+		if m.Destination == "" {
+			problem(fmt.Sprintf("runtime.mounts[%d]", i), "has no destination", "say where it is mounted")
+		}
+	}
+	if ns := str(s.Runtime.Namespace); ns != "" && !containerName.MatchString(ns) {
+		problem("runtime.namespace", fmt.Sprintf("%q cannot name a namespace of containerd", ns), "use letters and digits with single . _ - between them")
+	}
+}
+
+// checkFile checks an item of files.
+func (d *decoder) checkFile(at string, f File) {
+	inside, err := cleanName(f.Path)
+	switch {
+	case d.bad(at + ".path"):
+	case f.Path == "":
+		d.problem(at+".path", "is missing", "say where the file goes")
+	case err != nil:
+		d.problem(at+".path", err.Error(), "write the path from /")
+	case inside == "" && !f.Directory:
+		d.problem(at+".path", "the root cannot be a file", "name a file below /")
+	}
+	var kinds []string
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{{"contents", f.Contents != nil}, {"source", f.Source != ""}, {"directory", f.Directory}, {"symlink", f.Symlink != ""}} {
+		if k.set {
+			kinds = append(kinds, k.name)
+		}
+	}
+	switch {
+	case len(kinds) == 0 && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Text, at+".") }):
+		d.problem(at, fmt.Sprintf("%s has no content", f.Path), `give it one of contents, source, directory: true or symlink; contents: "" makes an empty file`)
+	case len(kinds) > 1:
+		d.problem(at, fmt.Sprintf("%s is given as %s", f.Path, strings.Join(kinds, " and ")), "keep one of them")
+	}
+	if f.Optional && f.Source == "" {
+		d.problem(at+".optional", "has no effect without source", "remove it")
+	}
+	if _, err := parseMode(f.Mode, 0); err != nil && !d.bad(at+".mode") {
+		d.problem(at+".mode", err.Error(), `write it in octal and quoted, such as "0644"`)
+	}
+}
+
+// parseMode reads an octal file mode, permission and set-id bits only.
+func parseMode(mode string, otherwise uint32) (uint32, error) {
+	if mode == "" {
+		return otherwise, nil
+	}
+	m, err := strconv.ParseUint(strings.TrimPrefix(mode, "0o"), 8, 32)
+	if err != nil || m > 0o7777 {
+		return 0, fmt.Errorf("%q is not a file mode", mode)
+	}
+	return uint32(m), nil
+}
+
+// str is the string a pointer points to; empty for nil.
+func str(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return *p
+}

@@ -1,0 +1,257 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// maxYAML bounds the text: a spec is written by hand, and with aliases a
+// larger one could be made to grow beyond measure.
+const maxYAML = 1 << 20
+
+// Types of keys that are known and hold nothing: a blank field of one of these
+// with a yaml tag tells the decoder what to do with the key.
+type (
+	unsupported struct{} // an error that says so
+	ignored     struct{} // accepted without effect
+)
+
+// decoder fills structs from YAML nodes and collects everything that does not
+// fit. The library's own decoding stops being strict at scalars: it would take
+// the number 0644 for a string field, as "0644" or as "420".
+type decoder struct {
+	file     string
+	at       map[string]place
+	problems []Problem
+}
+
+// parse returns the root of the text's only document; nil after a problem.
+func (d *decoder) parse(src []byte) *yaml.Node {
+	if len(src) > maxYAML {
+		d.problem("", fmt.Sprintf("the text has %d bytes", len(src)), fmt.Sprintf("%d is the limit: move long contents into files and name them with source", maxYAML))
+		return nil
+	}
+	if strings.TrimSpace(string(src)) == "" {
+		d.problem("", "the file is empty", "a spec needs at least a kernel")
+		return nil
+	}
+	var doc yaml.Node
+	if err := yaml.Load(src, &doc); err != nil {
+		d.syntax(err)
+		return nil
+	}
+	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
+		d.problem("", "the file holds only comments", "a spec needs at least a kernel")
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// syntax notes an error of the YAML library, with its place if it tells one.
+func (d *decoder) syntax(err error) {
+	p := Problem{Text: "not YAML: " + err.Error(), Hint: "check the indentation and the quotes around here"}
+	var e *yaml.LoadError
+	if !errors.As(err, &e) {
+		d.problems = append(d.problems, p)
+		return
+	}
+	p.Line, p.Column = e.Mark.Line, e.Mark.Column
+	p.Text = "not YAML: " + e.Message
+	if e.ContextMark.Line > 0 {
+		p.Text += fmt.Sprintf(" (%s that began in line %d)", e.ContextMsg, e.ContextMark.Line)
+	}
+	switch {
+	case strings.Contains(e.Message, "no documents"):
+		p.Text, p.Hint = "the file holds only comments", "a spec needs at least a kernel"
+	case strings.Contains(e.Message, "found multiple"):
+		p.Text, p.Hint = "the file holds more than one document", `remove the line "---" and what follows it`
+	}
+	d.problems = append(d.problems, p)
+}
+
+// decodeStruct fills the struct that v points to from the document's root.
+func (d *decoder) decodeStruct(n *yaml.Node, v any) { d.decode(n, reflect.ValueOf(v).Elem(), "") }
+
+func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
+	d.at[path] = place{n.Line, n.Column}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.ShortTag() == "!!null" {
+		d.problem(path, "has no value", "give it one, or remove the key")
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.decode(n, v.Elem(), path)
+	case reflect.Struct:
+		d.mapping(n, path, func(key *yaml.Node, value *yaml.Node) { d.field(key, value, v, path) })
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		d.mapping(n, path, func(key *yaml.Node, value *yaml.Node) {
+			e := reflect.New(v.Type().Elem()).Elem()
+			d.decode(value, e, join(path, key.Value))
+			v.SetMapIndex(reflect.ValueOf(key.Value), e)
+		})
+	case reflect.Slice:
+		if n.Kind != yaml.SequenceNode {
+			d.problem(path, "must be a list, but is "+describe(n), "write it as [a, b] or one item a line with a dash before each")
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+		for i, item := range n.Content {
+			d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		}
+	default:
+		d.scalar(n, v, path)
+	}
+}
+
+// mapping calls f for each pair of a mapping; keys that come twice are noted.
+func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		d.problem(path, "must be a mapping of keys to values, but is "+describe(n), "")
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		here := place{key.Line, key.Column}
+		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
+			d.misplaced(here, path, "this key is not a plain word", "merge keys (<<) and keys that are lists or mappings are not supported: write the fields out")
+			continue
+		}
+		if line, twice := seen[key.Value]; twice {
+			d.misplaced(here, join(path, key.Value), fmt.Sprintf("is given twice, first in line %d", line), "remove one of them")
+			continue
+		}
+		seen[key.Value] = key.Line
+		f(key, value)
+	}
+}
+
+func (d *decoder) misplaced(at place, path, text, hint string) {
+	if path != "" {
+		text = path + ": " + text
+	}
+	d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: text, Hint: hint})
+}
+
+// field decodes one key of a struct, or says why there is no such key.
+func (d *decoder) field(key, value *yaml.Node, v reflect.Value, path string) {
+	here, inner := place{key.Line, key.Column}, join(path, key.Value)
+	var known []string
+	for _, f := range taggedFields(v.Type()) {
+		tag := f.Tag.Get("yaml")
+		known = append(known, tag)
+		switch {
+		case tag != key.Value:
+		case f.Type == reflect.TypeFor[unsupported]():
+			d.misplaced(here, inner, "is not supported yet", "remove it; it is never ignored silently, so the image cannot be built with it")
+			return
+		case f.Type == reflect.TypeFor[ignored]():
+			return
+		default:
+			d.decode(value, v.FieldByIndex(f.Index), inner)
+			return
+		}
+	}
+	d.misplaced(here, path, fmt.Sprintf("unknown key %q", key.Value), didYouMean(key.Value, known))
+}
+
+// taggedFields are the fields of a struct that stand for keys, those of
+// embedded structs and blank ones included.
+func taggedFields(t reflect.Type) []reflect.StructField {
+	var fields []reflect.StructField
+	for i := range t.NumField() {
+		f := t.Field(i)
+		switch {
+		case f.Tag.Get("yaml") != "":
+			fields = append(fields, f)
+		case f.Anonymous:
+			for _, inner := range taggedFields(f.Type) {
+				inner.Index = append([]int{i}, inner.Index...)
+				fields = append(fields, inner)
+			}
+		}
+	}
+	return fields
+}
+
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
+	want := map[reflect.Kind]string{reflect.String: "!!str", reflect.Bool: "!!bool"}[v.Kind()]
+	if want == "" {
+		want = "!!int"
+	}
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != want {
+		d.wrongType(n, v, path)
+		return
+	}
+	var err error
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(n.Value)
+		if strings.ContainsRune(n.Value, 0) || !utf8.ValidString(n.Value) {
+			d.problem(path, "holds a NUL or is not UTF-8", "put binary data into a file and name it with source")
+		}
+	case reflect.Bool:
+		v.SetBool(strings.EqualFold(n.Value, "true"))
+	case reflect.Uint32, reflect.Uint64:
+		var u uint64
+		if u, err = strconv.ParseUint(n.Value, 10, v.Type().Bits()); err == nil {
+			v.SetUint(u)
+		}
+	default:
+		var i int64
+		if i, err = strconv.ParseInt(n.Value, 10, v.Type().Bits()); err == nil {
+			v.SetInt(i)
+		}
+	}
+	if err != nil {
+		d.problem(path, fmt.Sprintf("%s does not fit", n.Value), "write a decimal number in range, not negative unless the field allows it")
+	}
+}
+
+func (d *decoder) wrongType(n *yaml.Node, v reflect.Value, path string) {
+	switch {
+	case v.Kind() == reflect.String && n.Kind == yaml.ScalarNode:
+		d.problem(path, "must be a string, but is "+describe(n), fmt.Sprintf("quote it: %q", n.Value))
+	case v.Kind() == reflect.String:
+		d.problem(path, "must be a string, but is "+describe(n), "")
+	case v.Kind() == reflect.Bool:
+		d.problem(path, "must be true or false, but is "+describe(n), "write true or false, without quotes")
+	case n.ShortTag() == "!!str" && (strings.HasSuffix(path, "id") || strings.Contains(path, "Gids[")):
+		d.problem(path, "must be a number, but is "+describe(n), "names of containers as ids are not supported yet: write the number")
+	default:
+		d.problem(path, "must be a whole number, but is "+describe(n), "write it in decimal, without quotes")
+	}
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	text := n.Value
+	if len(text) > 40 {
+		text = text[:40] + "..."
+	}
+	kind := map[string]string{"!!str": "string", "!!int": "number", "!!float": "number", "!!bool": "truth value"}[n.ShortTag()]
+	return strings.TrimSpace(fmt.Sprintf("the %s %s", kind, text))
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}

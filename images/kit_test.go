@@ -1,0 +1,105 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"strconv"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// layer is a list of tar entries; a nil header Typeflag means what the name says.
+type layer []tar.Header
+
+func file(name, contents string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(contents)), PAXRecords: map[string]string{"SEATRIAL.contents": contents}}
+}
+
+func program(name, contents string) tar.Header {
+	h := file(name, contents)
+	h.Mode = 0o755
+	return h
+}
+
+func folder(name string, mode int64) tar.Header {
+	return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode}
+}
+
+func symlink(name, target string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}
+}
+
+func hardlink(name, target string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target}
+}
+
+// archive is the layer as a tar archive.
+func (l layer) archive(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range l {
+		contents := h.PAXRecords["SEATRIAL.contents"]
+		delete(h.PAXRecords, "SEATRIAL.contents")
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			if _, err := io.WriteString(w, contents); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if contents != "" {
+			h.PAXRecords["SEATRIAL.contents"] = contents // the header's map is the caller's
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// image makes an image of layers for an architecture.
+func image(t testing.TB, arch string, config v1.Config, layers ...layer) v1.Image {
+	t.Helper()
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		raw := l.archive(t)
+		made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img, err = mutate.AppendLayers(img, made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return img
+}
+
+// kernelImage has a kernel and an archive of modules without parent folders.
+func kernelImage(t testing.TB, arch string) v1.Image {
+	modules := layer{file("lib/modules/6.1/modules.dep", "a.ko:\n")}
+	return image(t, arch, v1.Config{}, layer{file("kernel", "bzImage of "+arch), file("kernel.tar", string(modules.archive(t)))})
+}
+
+// shelf is a source of images by reference; all are for amd64.
+type shelf map[string]v1.Image
+
+func (s shelf) Image(_ context.Context, ref, _ string) (v1.Image, error) {
+	if img, ok := s[ref]; ok {
+		return img, nil
+	}
+	return nil, ErrNotFound
+}
+
+func octal(n uint32) string  { return strconv.FormatUint(uint64(n), 8) }
+func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

@@ -1,0 +1,248 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Limits of what one image may unpack to; beyond them it is a mistake or a
+// bomb, and no machine could hold it in memory.
+const (
+	maxEntries = 1_000_000
+	maxBytes   = 8 << 30
+	maxFile    = 1<<32 - 1 // a newc header has eight hexadecimal digits for the size
+	maxTarget  = 4096 - 1  // PATH_MAX: the kernel skips longer links
+)
+
+// spool holds the contents of files while an image is built: one file of the
+// host for all of them, so that memory does not grow with the image.
+type spool struct {
+	file *os.File
+	size int64
+}
+
+// add copies n bytes into the spool.
+func (s *spool) add(r io.Reader, n int64) (io.ReaderAt, error) {
+	at := s.size
+	written, err := io.Copy(io.NewOffsetWriter(s.file, at), io.LimitReader(r, n))
+	s.size += written
+	if err == nil && written < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return io.NewSectionReader(s.file, at, written), err
+}
+
+// flattener unpacks the layers of one image into a tree.
+type flattener struct {
+	tree    *tree
+	spool   *spool
+	entries int
+	bytes   int64
+	xattrs  int // files whose extended attributes were left behind
+}
+
+// flatten reads all layers of an image, checks them against the digests in its
+// config, and returns the file system they make.
+func flatten(ctx context.Context, img v1.Image, s *spool) (*flattener, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list its layers: %w", err)
+	}
+	f := &flattener{tree: newTree(), spool: s}
+	for i, l := range layers {
+		f.tree.layer = i
+		if err := f.layer(ctx, l); err != nil {
+			return nil, fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
+		}
+	}
+	return f, nil
+}
+
+func (f *flattener) layer(ctx context.Context, l v1.Layer) (err error) {
+	want, err := l.DiffID()
+	if err != nil {
+		return fmt.Errorf("cannot read its digest: %w", err)
+	}
+	r, err := l.Uncompressed()
+	if err != nil {
+		return fmt.Errorf("cannot open it: %w", err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	sum := sha256.New()
+	stream := io.TeeReader(cancelled(ctx, r), sum)
+	if err := f.unpack(stream); err != nil {
+		return err
+	}
+	// What follows the archive's end belongs to the digest; a bomb may hide there.
+	if n, err := io.CopyN(io.Discard, stream, maxBytes); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%d bytes after the end of the archive: %w", n, cmpErr(err, errors.New("too many")))
+	}
+	if got := fmt.Sprintf("%x", sum.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
+		return fmt.Errorf("is damaged: its digest is sha256:%s, the image says %s; remove the image from the local layout and get it again", got, want)
+	}
+	return nil
+}
+
+// cmpErr is the first of two errors that is not nil.
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// cancelled makes a reader fail as soon as ctx ends.
+func cancelled(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// unpack lays a tar archive over the tree.
+func (f *flattener) unpack(r io.Reader) error {
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are judged below
+			return fmt.Errorf("not a sound tar archive: %w", err)
+		}
+		if f.entries++; f.entries > maxEntries {
+			return fmt.Errorf("more than %d entries", maxEntries)
+		}
+		if err := f.entry(h, tr); err != nil {
+			return fmt.Errorf("entry %.200q: %w", h.Name, err)
+		}
+	}
+}
+
+func (f *flattener) entry(h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	name, err := cleanName(h.Name)
+	if err != nil {
+		return err
+	}
+	dir, base := path.Split(name)
+	if hidden, ok := strings.CutPrefix(base, ".wh."); ok {
+		return f.whiteout(dir, hidden)
+	}
+	if h.Typeflag == tar.TypeLink {
+		return f.hardLink(name, h.Linkname)
+	}
+	n, err := f.inode(h, r)
+	if err != nil {
+		return err
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "SCHILY.xattr.") {
+			f.xattrs++
+			break
+		}
+	}
+	return f.tree.put(name, n)
+}
+
+// whiteout applies ".wh.NAME" and the opaque mark (OCI image-spec, layer.md).
+func (f *flattener) whiteout(dir, hidden string) error {
+	if strings.HasPrefix(hidden, ".wh.") && hidden != ".wh..opq" {
+		return nil // book-keeping of aufs, not part of the file system
+	}
+	d, err := f.tree.dir(dir)
+	if err != nil {
+		return err
+	}
+	switch hidden {
+	case "", ".", "..":
+		return errors.New("is a whiteout of no name")
+	case ".wh..opq":
+		f.tree.clear(d)
+	default:
+		f.tree.remove(d, hidden)
+	}
+	return nil
+}
+
+func (f *flattener) hardLink(name, to string) error {
+	target, err := cleanName(to)
+	if err != nil {
+		return fmt.Errorf("hard link to %w", err)
+	}
+	e := f.tree.find(target)
+	switch {
+	case e == nil:
+		return fmt.Errorf("hard link to %q, which is not there", to)
+	case e.is(typeDir):
+		return fmt.Errorf("hard link to %q, which is a directory", to)
+	case target == name:
+		return nil
+	}
+	return f.tree.put(name, e.inode)
+}
+
+// inode makes an inode of a header, and takes its contents into the spool.
+func (f *flattener) inode(h *tar.Header, r io.Reader) (*inode, error) {
+	if h.Uid < 0 || h.Uid > maxFile || h.Gid < 0 || h.Gid > maxFile {
+		return nil, fmt.Errorf("owner %d:%d does not fit into 32 bits", h.Uid, h.Gid)
+	}
+	n := &inode{mode: uint32(h.Mode & permMask), uid: uint32(h.Uid), gid: uint32(h.Gid)}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		n.mode |= typeDir
+		n.children = map[string]*entry{}
+	case tar.TypeSymlink:
+		n.mode, n.target = typeSymlink|0o777, h.Linkname
+		if n.target == "" || len(n.target) > maxTarget || strings.ContainsRune(n.target, 0) {
+			return nil, fmt.Errorf("symbolic link to %.40q: the kernel takes 1 to %d bytes without NUL", n.target, maxTarget)
+		}
+	case tar.TypeChar, tar.TypeBlock:
+		n.mode |= typeChar
+		if h.Typeflag == tar.TypeBlock {
+			n.mode = n.mode&^typeMask | typeBlock
+		}
+		if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
+			return nil, fmt.Errorf("device number %d:%d is out of range", h.Devmajor, h.Devminor)
+		}
+		n.major, n.minor = uint32(h.Devmajor), uint32(h.Devminor)
+	case tar.TypeFifo:
+		n.mode |= typeFIFO
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+		return n, f.contents(n, h.Size, r)
+	default:
+		return nil, fmt.Errorf("has the unknown type %q", h.Typeflag)
+	}
+	return n, nil
+}
+
+func (f *flattener) contents(n *inode, size int64, r io.Reader) (err error) {
+	if f.bytes += size; size > maxFile || f.bytes > maxBytes {
+		return fmt.Errorf("%d bytes are too many: an initramfs holds files of %d at most, and %d are the limit for one image", size, maxFile, int64(maxBytes))
+	}
+	n.mode |= typeFile
+	n.size = size
+	if size == 0 {
+		n.data = bytes.NewReader(nil)
+		return nil
+	}
+	n.data, err = f.spool.add(r, size)
+	return err
+}

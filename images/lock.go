@@ -1,0 +1,73 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// lockDir takes the exclusive lock of a folder, which must exist, and waits
+// for it until ctx ends. The kernel drops the lock with the process, however
+// that dies. Closing the file gives it back.
+//
+// flock(2) cannot be interrupted by a context, so this asks every 10 ms.
+func lockDir(ctx context.Context, dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(fmt.Errorf("images: cannot lock %s: %w", dir, err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("images: waiting for another process that has locked %s: %w", dir, ctx.Err()), f.Close())
+		case <-tick.C:
+		}
+	}
+}
+
+// tryLockDir is lockDir without waiting; nil if somebody else has the lock.
+func tryLockDir(dir string) *os.File {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		f.Close()
+		return nil
+	}
+	return f
+}
+
+// still reports whether the name still leads to the locked folder: it may have
+// been renamed or removed while we waited.
+func still(f *os.File, name string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(name)
+	return err == nil && os.SameFile(a, b)
+}
+
+// explain adds the remedy to an error of the host's file system.
+func explain(err error, dir string) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: no room in %s: free some, or choose another folder; nothing was left behind", err, dir)
+	case errors.Is(err, syscall.EROFS), errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: %s must be writable: choose another folder", err, dir)
+	}
+	return err
+}

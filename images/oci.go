@@ -1,0 +1,204 @@
+package images
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ociConfig is the config.json of a container: what the image says, then its
+// label, then the YAML.
+func ociConfig(s Settings, image v1.Config) (*specs.Spec, error) {
+	command := s.Command
+	if command == nil {
+		command = slices.Concat(image.Entrypoint, image.Cmd)
+	}
+	if len(command) == 0 {
+		return nil, fmt.Errorf("neither the YAML nor the image has a command: add one, such as command: [/bin/sh]")
+	}
+	if s.Hostname != nil && *s.Hostname != "" && sharesHost(s.UTS) {
+		return nil, fmt.Errorf("hostname %q needs a namespace of its own: add uts: new, or remove it", *s.Hostname)
+	}
+	env := s.Env
+	if env == nil {
+		env = image.Env
+	}
+	process, err := process(s)
+	if err != nil {
+		return nil, err
+	}
+	process.Args, process.Env = command, env
+	process.Cwd = cmp.Or(str(s.Cwd), image.WorkingDir, "/")
+	mounts, err := ociMounts(s)
+	if err != nil {
+		return nil, err
+	}
+	linux, err := linux(s)
+	if err != nil {
+		return nil, err
+	}
+	return &specs.Spec{
+		Version:     specs.Version,
+		Process:     process,
+		Root:        &specs.Root{Path: "rootfs", Readonly: isTrue(s.Readonly)},
+		Hostname:    str(s.Hostname),
+		Mounts:      mounts,
+		Linux:       linux,
+		Annotations: s.Annotations,
+	}, nil
+}
+
+func process(s Settings) (*specs.Process, error) {
+	caps, err := capabilityList(s.Capabilities)
+	if err != nil {
+		return nil, err
+	}
+	ambient, err := capabilityList(s.Ambient)
+	if err != nil {
+		return nil, err
+	}
+	p := &specs.Process{
+		User: specs.User{AdditionalGids: s.AdditionalGids},
+		Capabilities: &specs.LinuxCapabilities{
+			Bounding:  slices.Compact(slices.Sorted(slices.Values(slices.Concat(caps, ambient)))),
+			Effective: caps, Inheritable: caps, Permitted: caps, Ambient: ambient,
+		},
+		NoNewPrivileges: isTrue(s.NoNewPrivileges),
+		OOMScoreAdj:     s.OOMScoreAdj,
+	}
+	if s.UID != nil {
+		p.User.UID = *s.UID
+	}
+	if s.GID != nil {
+		p.User.GID = *s.GID
+	}
+	for _, text := range s.Rlimits {
+		limit, err := parseRlimit(text)
+		if err != nil {
+			return nil, err
+		}
+		p.Rlimits = append(p.Rlimits, limit)
+	}
+	return p, nil
+}
+
+// ociMounts is the default mounts with those of the settings over them, by destination.
+func ociMounts(s Settings) ([]specs.Mount, error) {
+	dev := []string{"nosuid", "strictatime", "mode=755", "size=65536k"}
+	sys := []string{"nosuid", "noexec", "nodev"}
+	if isTrue(s.Readonly) {
+		dev, sys = append(dev, "ro"), append(sys, "ro")
+	}
+	mounts := map[string]specs.Mount{}
+	add := func(m specs.Mount, err error) error {
+		mounts[m.Destination] = m
+		return err
+	}
+	for _, m := range []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "nodev", "noexec", "relatime"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: dev},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: sys},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+	} {
+		mounts[m.Destination] = m
+	}
+	for _, text := range s.Tmpfs {
+		if err := add(parseTmpfs(text)); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range s.Binds {
+		if err := add(parseBind(text)); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range s.Mounts {
+		if err := add(m.complete()); err != nil {
+			return nil, err
+		}
+	}
+	return sortedMounts(mounts), nil
+}
+
+func linux(s Settings) (*specs.Linux, error) {
+	l := &specs.Linux{
+		Namespaces:        namespaces(s),
+		Resources:         resources(s.Resources),
+		Sysctl:            s.Sysctl,
+		CgroupsPath:       str(s.CgroupsPath),
+		RootfsPropagation: str(s.RootfsPropagation),
+		MaskedPaths:       s.MaskedPaths,
+		ReadonlyPaths:     s.ReadonlyPaths,
+	}
+	for _, v := range s.Devices {
+		kind := v.Type
+		if kind == "u" {
+			kind = "c" // the same thing by another name, which the device cgroup does not know
+		}
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "rwm"}
+		if v.Path != "all" {
+			mode, err := parseMode(v.Mode, 0)
+			if err != nil {
+				return nil, fmt.Errorf("device %s: %w", v.Path, err)
+			}
+			l.Devices = append(l.Devices, specs.LinuxDevice{Path: v.Path, Type: v.Type, Major: v.Major, Minor: v.Minor, FileMode: fileMode(mode)})
+			rule.Major, rule.Minor = &v.Major, &v.Minor
+		}
+		if kind != "p" { // a FIFO is no device to the cgroup
+			l.Resources.Devices = append(l.Resources.Devices, rule)
+		}
+	}
+	return l, nil
+}
+
+// namespaces are a mount namespace always, a process namespace unless the
+// host's is asked for, and the others only when asked for.
+func namespaces(s Settings) []specs.LinuxNamespace {
+	list := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	for _, n := range []struct {
+		kind  specs.LinuxNamespaceType
+		value string
+	}{
+		{specs.PIDNamespace, cmp.Or(str(s.PID), "new")},
+		{specs.NetworkNamespace, str(s.Net)},
+		{specs.IPCNamespace, str(s.IPC)},
+		{specs.UTSNamespace, str(s.UTS)},
+	} {
+		switch n.value {
+		case "", "host", "root":
+		case "new", "none":
+			list = append(list, specs.LinuxNamespace{Type: n.kind})
+		default:
+			list = append(list, specs.LinuxNamespace{Type: n.kind, Path: n.value})
+		}
+	}
+	return list
+}
+
+func sharesHost(ns *string) bool {
+	return strings.Contains(" host root ", " "+cmp.Or(str(ns), "host")+" ")
+}
+
+func resources(r *Resources) *specs.LinuxResources {
+	out := &specs.LinuxResources{}
+	if r == nil {
+		return out
+	}
+	if r.Memory != nil {
+		out.Memory = &specs.LinuxMemory{Limit: r.Memory.Limit}
+	}
+	if r.CPU != nil {
+		out.CPU = &specs.LinuxCPU{Shares: r.CPU.Shares, Quota: r.CPU.Quota, Period: r.CPU.Period, Cpus: str(r.CPU.Cpus)}
+	}
+	if r.Pids != nil {
+		out.Pids = &specs.LinuxPids{Limit: r.Pids.Limit}
+	}
+	return out
+}
+
+func isTrue(p *bool) bool { return p != nil && *p }

@@ -1,0 +1,218 @@
+package images
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// label is where an image says how its container is to be set up.
+const label = "org.mobyproject.config"
+
+// capabilityNames are the kernel's, by number (include/uapi/linux/capability.h).
+var capabilityNames = strings.Fields(`
+	CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
+	LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK
+	IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+	SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE
+	AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
+	BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
+
+// rlimitNames are the limits setrlimit(2) knows.
+var rlimitNames = strings.Fields(`AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE
+	NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK`)
+
+// capabilityList expands and checks a list of capabilities.
+func capabilityList(caps []string) ([]string, error) {
+	if len(caps) == 1 {
+		switch strings.ToLower(caps[0]) {
+		case "none":
+			return []string{}, nil
+		case "all":
+			all := make([]string, 0, len(capabilityNames))
+			for _, c := range capabilityNames {
+				all = append(all, "CAP_"+c)
+			}
+			return all, nil
+		}
+	}
+	for _, c := range caps {
+		short, ok := strings.CutPrefix(c, "CAP_")
+		if !ok || !slices.Contains(capabilityNames, short) {
+			return nil, fmt.Errorf("unknown capability %q", c)
+		}
+	}
+	return caps, nil
+}
+
+// parseBind reads "source:destination[:options]". Options replace the default
+// rw,rshared; rbind is always among them.
+func parseBind(bind string) (specs.Mount, error) {
+	parts := strings.Split(bind, ":")
+	if len(parts) < 2 || len(parts) > 3 {
+		return specs.Mount{}, fmt.Errorf("%q is not of the form SOURCE:DESTINATION[:OPTIONS]", bind)
+	}
+	if !path.IsAbs(parts[0]) {
+		return specs.Mount{}, fmt.Errorf("the source of %q is not an absolute path, and volumes are not supported yet", bind)
+	}
+	if !path.IsAbs(parts[1]) {
+		return specs.Mount{}, fmt.Errorf("the destination of %q is not an absolute path", bind)
+	}
+	m := specs.Mount{Destination: parts[1], Type: "bind", Source: parts[0], Options: []string{"rw", "rbind", "rshared"}}
+	if len(parts) == 3 {
+		m.Options = append(strings.Split(parts[2], ","), "rbind")
+	}
+	return m, nil
+}
+
+// parseTmpfs reads "destination[:options]".
+func parseTmpfs(tmpfs string) (specs.Mount, error) {
+	destination, options, has := strings.Cut(tmpfs, ":")
+	if !path.IsAbs(destination) || strings.Contains(options, ":") {
+		return specs.Mount{}, fmt.Errorf("%q is not of the form /DESTINATION[:OPTIONS]", tmpfs)
+	}
+	m := specs.Mount{Destination: destination, Type: "tmpfs", Source: "tmpfs"}
+	if has {
+		m.Options = strings.Split(options, ",")
+	}
+	return m, nil
+}
+
+// parseRlimit reads "name,soft,hard".
+func parseRlimit(limit string) (specs.POSIXRlimit, error) {
+	parts := strings.Split(limit, ",")
+	if len(parts) != 3 {
+		return specs.POSIXRlimit{}, fmt.Errorf("%q is not of the form NAME,SOFT,HARD", limit)
+	}
+	short := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(parts[0])), "RLIMIT_")
+	if !slices.Contains(rlimitNames, short) {
+		return specs.POSIXRlimit{}, fmt.Errorf("%q names no limit: %s", limit, didYouMean(short, rlimitNames))
+	}
+	var values [2]uint64
+	for i, text := range parts[1:] {
+		text = strings.TrimSpace(text)
+		if strings.EqualFold(text, "unlimited") {
+			values[i] = 1<<64 - 1 // RLIM_INFINITY
+			continue
+		}
+		var err error
+		if values[i], err = strconv.ParseUint(text, 10, 64); err != nil {
+			return specs.POSIXRlimit{}, fmt.Errorf("%q: %q is neither a number nor unlimited", limit, text)
+		}
+	}
+	if values[0] > values[1] {
+		return specs.POSIXRlimit{}, fmt.Errorf("%q: the soft limit is above the hard one", limit)
+	}
+	return specs.POSIXRlimit{Type: "RLIMIT_" + short, Soft: values[0], Hard: values[1]}, nil
+}
+
+// complete fills in what a mount may leave out.
+func (m Mount) complete() (specs.Mount, error) {
+	places := map[string]string{"proc": "/proc", "devpts": "/dev/pts", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "mqueue": "/dev/mqueue"}
+	kind := m.Type
+	if _, known := places[m.Source]; kind == "" && known {
+		kind = m.Source
+	}
+	if kind == "" && m.Destination == "/dev" {
+		kind = "tmpfs"
+	}
+	if kind == "" {
+		return specs.Mount{}, fmt.Errorf("the mount on %q has no type: write one, such as tmpfs or bind", m.Destination)
+	}
+	out := specs.Mount{Destination: cmp.Or(m.Destination, places[kind]), Type: kind, Source: cmp.Or(m.Source, kind), Options: m.Options}
+	if !path.IsAbs(out.Destination) {
+		return specs.Mount{}, fmt.Errorf("the mount of type %s has no absolute destination: write one", kind)
+	}
+	return out, nil
+}
+
+func (v Device) check() error {
+	if !slices.Contains([]string{"b", "c", "u", "p"}, v.Type) {
+		return fmt.Errorf("the type %q of device %q is none of b, c, u, p", v.Type, v.Path)
+	}
+	if v.Path == "all" {
+		return nil
+	}
+	if !path.IsAbs(v.Path) {
+		return fmt.Errorf(`the path %q of a device must be absolute, or "all"`, v.Path)
+	}
+	if _, err := parseMode(v.Mode, 0); err != nil || v.Mode == "" {
+		return fmt.Errorf(`device %s needs a mode, octal and quoted, such as mode: "0600"`, v.Path)
+	}
+	return nil
+}
+
+// labelSettings are the settings in an image's label, if it has one.
+func labelSettings(ref string, config v1.Config) (Settings, error) {
+	text := config.Labels[label]
+	if text == "" {
+		return Settings{}, nil
+	}
+	var s Settings
+	d := &decoder{file: "image " + ref + ", label " + label, at: map[string]place{}}
+	if root := d.parse([]byte(text)); root != nil { // JSON is YAML
+		d.decodeStruct(root, &s)
+		s.check(d.problem)
+	}
+	return s, d.err()
+}
+
+// over returns base with the fields that are present in s replaced; lists
+// named "add" are united with the base's. Fields of runtime replace one by one.
+func (s Settings) over(base Settings) Settings {
+	base.Capabilities = union(base.Capabilities, base.CapabilitiesAdd, s.CapabilitiesAdd)
+	base.Binds = union(base.Binds, base.BindsAdd, s.BindsAdd)
+	if base.Runtime != nil && s.Runtime != nil {
+		merged := *base.Runtime
+		replace(&merged, *s.Runtime)
+		s.Runtime = &merged
+	}
+	for _, p := range []**string{&s.Cwd, &s.Net, &s.IPC, &s.UTS, &s.PID} {
+		if str(*p) == "" {
+			*p = nil // these have no empty value to replace anything with
+		}
+	}
+	replace(&base, s)
+	base.CapabilitiesAdd, base.BindsAdd = nil, nil
+	return base
+}
+
+// replace sets the fields of the struct that base points to from those of over
+// that are not nil. All fields of both are pointers, slices or maps.
+func replace[T any](base *T, over T) {
+	to, from := reflect.ValueOf(base).Elem(), reflect.ValueOf(over)
+	for i := range from.NumField() {
+		if from.Type().Field(i).Name != "_" && !from.Field(i).IsNil() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+}
+
+// union returns the lists behind one another, each value once; nil if all are nil.
+func union(lists ...[]string) []string {
+	var out []string
+	for _, list := range lists {
+		if list != nil && out == nil {
+			out = []string{}
+		}
+		for _, v := range list {
+			if !slices.Contains(out, v) {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// sortedMounts is the mounts by destination, so that /dev comes before /dev/pts.
+func sortedMounts(mounts map[string]specs.Mount) []specs.Mount {
+	return slices.SortedFunc(maps.Values(mounts), func(a, b specs.Mount) int { return cmp.Compare(a.Destination, b.Destination) })
+}

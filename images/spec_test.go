@@ -1,0 +1,264 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const head = "kernel: {image: test/kernel}\n" // line 1
+
+// Each text has one mistake, or those listed; each is told with its place.
+func TestSpecErrors(t *testing.T) {
+	service := head + "services:\n  - name: web\n    image: test/web\n    " // line 5, column 5
+	for name, c := range map[string]struct {
+		text string
+		want []string // "line:col: text; hint", each a part of the line
+	}{
+		"empty":             {"", []string{"x.yml: the file is empty; "}},
+		"only comments":     {"# nothing\n", []string{"x.yml: the file holds only comments; "}},
+		"two documents":     {head + "---\na: 1\n", []string{"more than one document; remove the line"}},
+		"not YAML":          {head + "init: [a\nfiles: 1", []string{":3:6: not YAML: did not find expected ',' or ']' (while parsing a flow sequence that began in line 2)"}},
+		"tab":               {"kernel:\n\timage: x\n", []string{":2:1: not YAML: "}},
+		"a list":            {"- a\n", []string{":1:1: must be a mapping of keys to values, but is a list"}},
+		"no kernel":         {"init: [a]\n", []string{":1:1: kernel.image: is missing; a machine needs a kernel"}},
+		"unknown key":       {head + "servces: []\n", []string{`:2:1: unknown key "servces"; did you mean "services"?`}},
+		"far from any key":  {head + "xylophone: 1\n", []string{`:2:1: unknown key "xylophone"; known are: kernel, init, onboot`}},
+		"wrong case":        {service + "noNewPrivilegs: true\n", []string{`:5:5: services[0]: unknown key "noNewPrivilegs"; did you mean "noNewPrivileges"?`}},
+		"volumes":           {head + "volumes: []\n", []string{":2:1: volumes: is not supported yet; remove it"}},
+		"ucode":             {"kernel:\n  image: k\n  ucode: x\n", []string{":3:3: kernel.ucode: is not supported yet"}},
+		"userns":            {service + "userns: new\n", []string{":5:5: services[0].userns: is not supported yet"}},
+		"interfaces":        {service + "runtime:\n      interfaces: []\n      bindNS: {}\n      cgroups: [a]\n", []string{":6:7: services[0].runtime.interfaces: is not", ":7:7: services[0].runtime.bindNS: is not", ":8:7: services[0].runtime.cgroups: is not"}},
+		"swap":              {service + "resources: {memory: {limit: 1, swap: 1}}\n", []string{":5:36: services[0].resources.memory.swap: is not supported yet"}},
+		"metadata":          {head + "files:\n  - {path: /a, metadata: yaml}\n", []string{":3:16: files[0].metadata: is not supported yet"}},
+		"duplicate key":     {head + "init: []\nkernel: {}\n", []string{":3:1: kernel: is given twice, first in line 1; remove one"}},
+		"merge key":         {"kernel: &k {image: a}\ninit:\n  - <<: *k\n", []string{":3:5: init[0]: must be a string, but is a mapping"}},
+		"merge in mapping":  {head + "services:\n  - <<: {name: a}\n    image: b\n    name: c\n", []string{":3:5: services[0]: this key is not a plain word; merge keys"}},
+		"null":              {head + "init:\n", []string{":2:6: init: has no value; give it one"}},
+		"unquoted mode":     {head + "files:\n  - {path: /a, contents: x, mode: 0644}\n", []string{`:3:35: files[0].mode: must be a string, but is the number 0644; quote it: "0644"`}},
+		"bad mode":          {head + "files:\n  - {path: /a, contents: x, mode: \"0999\"}\n", []string{`:3:35: files[0].mode: "0999" is not a file mode; write it in octal`}},
+		"huge mode":         {head + "files:\n  - {path: /a, contents: x, mode: \"100644\"}\n", []string{`files[0].mode: "100644" is not a file mode`}},
+		"number as string":  {service + "sysctl: {net.ipv4.ip_forward: 1}\n", []string{`services[0].sysctl.net.ipv4.ip_forward: must be a string, but is the number 1; quote it: "1"`}},
+		"string as bool":    {service + "readonly: yes\n", []string{":5:15: services[0].readonly: must be true or false, but is the string yes; write true or false"}},
+		"float as int":      {service + "oomScoreAdj: 1.5\n", []string{":5:18: services[0].oomScoreAdj: must be a whole number, but is the number 1.5"}},
+		"negative uid":      {service + "uid: -1\n", []string{":5:10: services[0].uid: -1 does not fit; write a decimal"}},
+		"named uid":         {service + "uid: web\n", []string{":5:10: services[0].uid: must be a number, but is the string web; names of containers as ids are not supported yet"}},
+		"octal int":         {service + "gid: 0o17\n", []string{":5:10: services[0].gid: 0o17 does not fit"}},
+		"string as list":    {service + "command: /bin/sh\n", []string{":5:14: services[0].command: must be a list, but is the string /bin/sh; write it as [a, b]"}},
+		"missing name":      {head + "onboot:\n  - image: a\n", []string{":3:5: onboot[0].name: is missing; name the container"}},
+		"missing image":     {head + "onboot:\n  - name: a\n", []string{":3:5: onboot[0].image: is missing; name the image"}},
+		"climbing name":     {head + "onboot:\n  - {name: ../x, image: a}\n", []string{`:3:12: onboot[0].name: "../x" cannot name a container`}},
+		"duplicate service": {service + "net: new\n  - name: web\n    image: b\n", []string{`:6:11: services[1].name: the service name "web" is already used by services[0]; give each`}},
+		"bad reference":     {head + "init: [\"Not A Ref\"]\n", []string{`:2:8: init[0]: "Not A Ref" is not an image reference; write it as`}},
+		"bad capability":    {service + "capabilities: [CAP_FLY]\n", []string{`:5:19: services[0].capabilities: unknown capability "CAP_FLY"; write the full name`}},
+		"volume bind":       {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: the source of "vol:/x" is not an absolute path, and volumes are not supported yet`}},
+		"bind of one part":  {service + "binds: [/dev]\n", []string{`:5:13: services[0].binds[0]: "/dev" is not of the form SOURCE:DESTINATION`}},
+		"tmpfs":             {service + "tmpfs: [\"/a:b:c\"]\n", []string{`:5:13: services[0].tmpfs[0]: "/a:b:c" is not of the form`}},
+		"rlimit":            {service + "rlimits: [\"nofiles,1,1\"]\n", []string{`:5:15: services[0].rlimits[0]: "nofiles,1,1" names no limit: did you mean "NOFILE"?`}},
+		"rlimit order":      {service + "rlimits: [\"nofile,2,1\"]\n", []string{"the soft limit is above the hard one"}},
+		"device mode":       {service + "devices: [{path: /dev/x, type: c, major: 1, minor: 3}]\n", []string{`:5:15: services[0].devices[0]: device /dev/x needs a mode`}},
+		"device type":       {service + "devices: [{path: all, type: x}]\n", []string{`:5:15: services[0].devices[0]: the type "x" of device "all" is none of b, c, u, p`}},
+		"mount type":        {service + "mounts: [{destination: /x, source: y}]\n", []string{`:5:14: services[0].mounts[0]: the mount on "/x" has no type`}},
+		"net":               {service + "net: bridge\n", []string{`:5:10: services[0].net: "bridge" is not a namespace; write host, new`}},
+		"none is for net":   {service + "pid: none\n", []string{`:5:10: services[0].pid: "none" is not a namespace`}},
+		"cwd":               {service + "cwd: a/b\n", []string{`:5:10: services[0].cwd: "a/b" is not absolute`}},
+		"env":               {service + "env: [A]\n", []string{`:5:11: services[0].env[0]: "A" is not of the form NAME=VALUE`}},
+		"onboot namespace":  {head + "onboot:\n  - {name: a, image: b, runtime: {namespace: x}}\n", []string{":3:46: onboot[0].runtime.namespace: has no effect here"}},
+		"cmdline":           {"kernel: {image: k, cmdline: \"a\\nb\"}\n", []string{":1:29: kernel.cmdline: holds a line break"}},
+		"file without path": {head + "files:\n  - contents: x\n", []string{":3:5: files[0].path: is missing"}},
+		"file, no content":  {head + "files:\n  - path: /a\n", []string{":3:5: files[0]: /a has no content; give it one of"}},
+		"file, two ways":    {head + "files:\n  - {path: /a, contents: x, source: y}\n", []string{":3:5: files[0]: /a is given as contents and source; keep one"}},
+		"climbing file":     {head + "files:\n  - {path: /a/../../b, contents: x}\n", []string{`:3:12: files[0].path: "/a/../../b" climbs out of the root`}},
+		"optional contents": {head + "files:\n  - {path: /a, contents: x, optional: true}\n", []string{":3:39: files[0].optional: has no effect without source"}},
+		"all at once": {head + "init: 1\nservices:\n  - nam: web\n    readonly: 1\nfoo: 2\n", []string{
+			`:2:7: init: must be a list`, `:4:5: services[0]: unknown key "nam"; did you mean "name"?`, `:4:5: services[0].image: is missing`,
+			`:4:5: services[0].name: is missing`, `:5:15: services[0].readonly: must be true or false`, `:6:1: unknown key "foo"`,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseSpec("x.yml", []byte(c.text))
+			var wrong *SpecError
+			if !errors.As(err, &wrong) {
+				t.Fatalf("no SpecError, but %v", err)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(c.want) {
+				t.Errorf("%d problems, want %d", len(lines), len(c.want))
+			}
+			for i, want := range c.want {
+				if i < len(lines) && !strings.Contains(lines[i], want) {
+					t.Errorf("got  %s\nwant %s", lines[i], want)
+				}
+			}
+			if t.Failed() {
+				t.Log("\n" + err.Error())
+			}
+		})
+	}
+}
+
+func TestSpecTooLarge(t *testing.T) {
+	_, err := ParseSpec("x.yml", []byte(head+strings.Repeat("#", maxYAML)))
+	if err == nil || !strings.Contains(err.Error(), "limit") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What is right must not be refused.
+func TestSpecFull(t *testing.T) {
+	s, err := ParseSpec("dir/full.yml", []byte(`
+trust: {org: [linuxkit]}
+kernel: {image: "test/kernel@sha256:`+strings.Repeat("a", 64)+`", cmdline: "", binary: bzImage, tar: none}
+init: [a, b/c:1, "localhost:5000/d"]
+onboot: [{name: x, image: a}, {name: x, image: a}]
+services:
+  - name: all
+    image: test/all
+    command: [a]
+    env: ["A=b=c"]
+    cwd: /
+    capabilities: [all]
+    capabilities.add: [CAP_BPF]
+    ambient: [none]
+    binds: ["/a:/b", "/a:/c:ro"]
+    binds.add: []
+    mounts: [{type: mqueue}, {destination: /dev}, {type: bind, source: /x, destination: /y, options: [rbind]}]
+    tmpfs: [/t, "/u:size=1m"]
+    devices: [{path: all, type: b}, {path: /dev/console, type: c, major: 5, minor: 1, mode: "0666"}]
+    net: none
+    ipc: new
+    uts: /proc/1/ns/uts
+    pid: host
+    hostname: h
+    readonly: true
+    uid: 1
+    gid: 4294967295
+    additionalGids: [2, 3]
+    noNewPrivileges: true
+    oomScoreAdj: -1000
+    rootfsPropagation: shared
+    cgroupsPath: x
+    resources: {memory: {limit: 1048576}, cpu: {shares: 2, quota: 3, period: 4, cpus: "0-1"}, pids: {limit: 5}}
+    sysctl: {a.b: "1"}
+    rlimits: ["nofile,10,20", "RLIMIT_CORE, 0, unlimited"]
+    maskedPaths: [/x]
+    readonlyPaths: [/y]
+    annotations: {k: v}
+    runtime: {mounts: [{type: tmpfs, destination: /z}], mkdir: [w], namespace: n}
+files:
+  - {path: a, contents: ""}
+  - {path: /, directory: true, mode: "0755"}
+  - {path: b, source: sub/b}
+  - {path: c, source: /abs/c, optional: true}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Name != "full" || s.Files[2].Source != filepath.Join("dir", "sub", "b") || s.Files[3].Source != "/abs/c" {
+		t.Errorf("name %q, sources %q %q", s.Name, s.Files[2].Source, s.Files[3].Source)
+	}
+	if d := cmp.Diff([]uint32{2, 3}, s.Services[0].AdditionalGids); d != "" {
+		t.Error(d)
+	}
+	if c := s.Services[0]; c.BindsAdd == nil || c.Sysctl["a.b"] != "1" || *c.GID != 4294967295 || *c.OOMScoreAdj != -1000 || *c.Resources.CPU.Quota != 3 {
+		t.Errorf("%+v", c)
+	}
+	if s.Onboot[0].Command != nil || s.Onboot[0].Readonly != nil {
+		t.Error("absent is not the same as empty")
+	}
+	if at := s.where("services[0].pid"); at != "dir/full.yml:24:10: " {
+		t.Errorf("pid stands at %s", at)
+	}
+}
+
+func TestDefault(t *testing.T) {
+	s, err := ParseSpec("default.yml", Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	consoles := ParseCmdline(s.Kernel.Cmdline).Consoles()
+	if len(consoles) == 0 || consoles[len(consoles)-1] != "ttyS0" {
+		t.Errorf("ttyS0 must be the last console, not %q", consoles)
+	}
+	for _, ref := range s.references() {
+		if !strings.HasPrefix(ref.ref, Own) {
+			t.Errorf("%s: %s would need a registry", ref.path, ref.ref)
+		}
+	}
+}
+
+func TestLoadSpecMissing(t *testing.T) {
+	if _, err := LoadSpec(filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzParseSpec(f *testing.F) {
+	f.Add([]byte(machine))
+	f.Add(Default())
+	f.Add([]byte("a: &a [*a]\nkernel: *a\n"))
+	f.Add([]byte("kernel: &k {image: a, binary: *k}"))
+	f.Add([]byte("? [a]\n: b\n\xff"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		s, err := ParseSpec("fuzz.yml", src)
+		var wrong *SpecError
+		switch {
+		case err == nil && s.Kernel.Image == "":
+			t.Error("accepted without a kernel")
+		case err != nil && !errors.As(err, &wrong):
+			t.Errorf("not a SpecError: %v", err)
+		case err != nil:
+			for _, p := range wrong.Problems {
+				if p.Text == "" || p.Line < 0 || p.Line > 0 && p.Column < 1 {
+					t.Errorf("a problem without text or place: %+v", p)
+				}
+			}
+		default:
+			for i, c := range s.Services {
+				if strings.Contains(bundlePath("services", i, c.Name), "..") {
+					t.Errorf("service %q has a bundle elsewhere", c.Name)
+				}
+				if _, err := newBundle("/b", c, &component{}, ""); err != nil && len(c.Command) > 0 && str(c.Hostname) == "" {
+					t.Errorf("accepted, but has no bundle: %v", err)
+				}
+			}
+		}
+	})
+}
+
+func TestCmdline(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                           "",
+		" a  b\t\nc ":                "a b c",
+		`a="x y"  b`:                 `a="x y" b`,
+		`"dyndbg=file a.c +p" quiet`: `"dyndbg=file a.c +p" quiet`,
+	} {
+		c := ParseCmdline(line)
+		if got := c.String(); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+		if d := cmp.Diff(c, ParseCmdline(c.String())); d != "" {
+			t.Errorf("%q does not survive a round: %s", line, d)
+		}
+	}
+	c := ParseCmdline("console=tty0 quiet console=ttyS0,115200n8 panic=1 -- console=init")
+	if d := cmp.Diff([]string{"tty0", "ttyS0"}, c.Consoles()); d != "" {
+		t.Error(d)
+	}
+	if got := c.With("panic=-1", "console=ttyS0,115200n8", "x").String(); got != "console=tty0 quiet console=ttyS0,115200n8 panic=-1 x -- console=init" {
+		t.Errorf("With: %s", got)
+	}
+	if got := c.With("console=hvc0").Consoles(); len(got) != 3 || got[2] != "hvc0" {
+		t.Errorf("a console is added, never replaced: %q", got)
+	}
+	if v, ok := c.Value("panic"); v != "1" || !ok {
+		t.Errorf("With changed its receiver: %s", fmt.Sprint(c))
+	}
+	if _, ok := c.Value("root"); ok {
+		t.Error("a word that is not there")
+	}
+}
