@@ -1,9 +1,13 @@
 # Everyday commands; CONTRIBUTING.md explains them.
 
-.PHONY: build check test unit
+.PHONY: build setup check test
 
 build:
 	go build -o bin/ ./cmd/...
+
+# Installs what is missing on Debian and Ubuntu; elsewhere says what to install.
+setup: build
+	bin/seatrial doctor --install
 
 # Formatting, vet, linter.
 check:
@@ -11,8 +15,6 @@ check:
 	go vet ./...
 	go tool staticcheck ./...
 
-test: unit
-
-# Unit tests, race detector on.
-unit:
+# All tests, race detector on. Those of qemu and harness run real machines.
+test: setup
 	go test -race ./...

@@ -15,6 +15,10 @@ import (
 // larger one could be made to grow beyond measure.
 const maxYAML = 1 << 20
 
+// maxNodes bounds the values that are looked at: with aliases a short text can
+// stand for a very long one.
+const maxNodes = 100_000
+
 // Types of keys that are known and hold nothing: a blank field of one of these
 // with a yaml tag tells the decoder what to do with the key.
 type (
@@ -29,6 +33,7 @@ type decoder struct {
 	file     string
 	at       map[string]place
 	problems []Problem
+	nodes    int
 }
 
 // parse returns the root of the text's only document; nil after a problem.
@@ -80,6 +85,12 @@ func (d *decoder) decodeStruct(n *yaml.Node, v any) { d.decode(n, reflect.ValueO
 
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	d.at[path] = place{n.Line, n.Column}
+	if d.nodes++; d.nodes > maxNodes || len(d.problems) >= maxProblems {
+		if d.nodes == maxNodes+1 {
+			d.problem(path, fmt.Sprintf("is the value number %d", d.nodes), "that is more than any machine needs: is something repeated through aliases (*)?")
+		}
+		return
+	}
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
@@ -121,7 +132,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Nod
 		return
 	}
 	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && len(d.problems) < maxProblems; i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		here := place{key.Line, key.Column}
 		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
@@ -137,16 +148,12 @@ func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Nod
 	}
 }
 
-func (d *decoder) misplaced(at place, path, text, hint string) {
-	if path != "" {
-		text = path + ": " + text
-	}
-	d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: text, Hint: hint})
-}
-
 // field decodes one key of a struct, or says why there is no such key.
 func (d *decoder) field(key, value *yaml.Node, v reflect.Value, path string) {
 	here, inner := place{key.Line, key.Column}, join(path, key.Value)
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	var known []string
 	for _, f := range taggedFields(v.Type()) {
 		tag := f.Tag.Get("yaml")

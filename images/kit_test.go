@@ -68,7 +68,7 @@ func (l layer) archive(t testing.TB) []byte {
 // image makes an image of layers for an architecture.
 func image(t testing.TB, arch string, config v1.Config, layers ...layer) v1.Image {
 	t.Helper()
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, Config: config})
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, Config: config, RootFS: v1.RootFS{Type: "layers"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,9 @@ func (e *SpecError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// maxProblems are shown at once; a text with more is not a spec at all.
+const maxProblems = 100
+
 type place struct{ line, column int }
 
 // problem notes that the value at path is wrong. A path that is not in the
@@ -47,10 +50,17 @@ func (d *decoder) problem(path, text, hint string) {
 		outer = outer[:max(strings.LastIndexAny(outer, ".["), 0)]
 		at = d.at[outer]
 	}
+	d.misplaced(at, path, text, hint)
+}
+
+// misplaced is problem for what has no value, such as a key.
+func (d *decoder) misplaced(at place, path, text, hint string) {
 	if path != "" {
 		text = path + ": " + text
 	}
-	d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: text, Hint: hint})
+	if len(d.problems) < maxProblems {
+		d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: text, Hint: hint})
+	}
 }
 
 func (d *decoder) err() error {
@@ -60,6 +70,9 @@ func (d *decoder) err() error {
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+	if len(d.problems) == maxProblems {
+		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("these are the first %d problems", maxProblems), Hint: "the rest is not shown"})
+	}
 	return &SpecError{File: d.file, Problems: d.problems}
 }
 

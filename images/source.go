@@ -41,7 +41,7 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 		return img, err
 	}
 	if strings.HasPrefix(ref, Own) {
-		return nil, fmt.Errorf("%w; build it: seatrial build --components --arch %s", err, arch)
+		return nil, fmt.Errorf("%w; build it: seatrial components --arch %s", err, arch)
 	}
 	img, fetchErr := fetch(ctx, ref, arch)
 	if fetchErr != nil {

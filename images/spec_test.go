@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -108,6 +109,28 @@ func TestSpecTooLarge(t *testing.T) {
 	}
 }
 
+// Texts that are short and mean very much, or are wrong all over.
+func TestSpecBombs(t *testing.T) {
+	many := func(item string, n int) string { return strings.TrimSuffix(strings.Repeat(item+",", n), ",") }
+	for name, c := range map[string]struct{ text, want string }{
+		"aliases":      {head + "onboot: [&c {name: a, image: b, command: [" + many("x", 5000) + "]}," + many("*c", 5000) + "]\n", "repeated through aliases"},
+		"unknown keys": {strings.Repeat("xxxxxxxxxxxx: 1\n", 5000), "these are the first 100 problems"},
+		"wrong items":  {head + "init: [" + many("1", 20000) + "]\n", "these are the first 100 problems"},
+		"no services":  {head + "services: [" + many("{}", 20000) + "]\n", "these are the first 100 problems"},
+		"deep":         {strings.Repeat("[", 500000), "not YAML"},
+		"itself":       {"kernel: &k {image: a, binary: *k}\n", "must be a string"},
+	} {
+		start := time.Now()
+		_, err := ParseSpec("x.yml", []byte(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 1<<16 {
+			t.Errorf("%s: %.300v", name, err)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("%s took %s", name, d)
+		}
+	}
+}
+
 // What is right must not be refused.
 func TestSpecFull(t *testing.T) {
 	s, err := ParseSpec("dir/full.yml", []byte(`
@@ -170,7 +193,7 @@ files:
 	if s.Onboot[0].Command != nil || s.Onboot[0].Readonly != nil {
 		t.Error("absent is not the same as empty")
 	}
-	if at := s.where("services[0].pid"); at != "dir/full.yml:24:10: " {
+	if at := s.where("services[0].pid"); at != "dir/full.yml:23:10: " {
 		t.Errorf("pid stands at %s", at)
 	}
 }

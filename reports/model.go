@@ -72,6 +72,7 @@ type Case struct {
 	Outcome  Outcome       `json:"outcome"`
 	Class    Class         `json:"class,omitempty"`   // of a failure
 	Title    string        `json:"title,omitempty"`   // of a failure: one line that names the cause
+	Awaited  string        `json:"awaited,omitempty"` // of a failure: what was being waited for, in words
 	Failure  string        `json:"failure,omitempty"` // all that was said of it
 	Began    time.Time     `json:"began"`
 	Took     time.Duration `json:"took"`
@@ -152,7 +153,7 @@ func (r *Run) Judge() {
 		default:
 			failed++
 			if first == "" {
-				first = c.Title
+				first = headline(c)
 			}
 		}
 	}

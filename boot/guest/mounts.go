@@ -41,8 +41,8 @@ var speechMounts = []mount{
 // limits, not reservations. /var is where containerd keeps what containers
 // write, hence its half of the memory.
 var earlyMounts = []mount{
-	{"/run", "tmpfs", noDevs &^ noexec | relat, "size=10%,mode=755", true},
-	{"/tmp", "tmpfs", noDevs &^ noexec | relat, "size=10%,mode=1777", true},
+	{"/run", "tmpfs", noDevs&^noexec | relat, "size=10%,mode=755", true},
+	{"/tmp", "tmpfs", noDevs&^noexec | relat, "size=10%,mode=1777", true},
 	{"/var", "tmpfs", nodev | nosuid | relat, "size=50%,mode=755", true},
 	{"/dev/mqueue", "mqueue", noDevs, "", false},
 	{"/dev/shm", "tmpfs", noDevs, "mode=1777", true},

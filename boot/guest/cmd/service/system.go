@@ -1,0 +1,206 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/boot/guest"
+)
+
+// startsAtOnce is how many services are started side by side. Most of a start
+// is the shim's and runc's own, so two keep two processors busy; more would
+// only make the log of a boot harder to read.
+const startsAtOnce = 2
+
+// system brings the services up, reports to PID 1, watches them, and stops
+// them when ctx ends.
+func (t *tool) system(ctx context.Context, adopt bool) error {
+	services, problems := readServices()
+	// Everything that does not need containerd is done by now. A byte says that
+	// it answers, the end of the input that it never will.
+	if n, err := os.Stdin.Read(make([]byte, 1)); n == 0 {
+		if err == io.EOF {
+			return nil
+		}
+		return fmt.Errorf("waiting for PID 1: %w", err)
+	}
+	report := os.NewFile(guest.ReportFd, "report")
+	if report == nil {
+		return fmt.Errorf("no descriptor %d to report on: this is for PID 1 to run", guest.ReportFd)
+	}
+	defer report.Close()
+	if err := t.connect(); err != nil {
+		return tell(report, guest.ServicesReport{Err: err.Error()})
+	}
+	defer t.client.Close()
+	w := newWatch(t, services)
+	var watching sync.WaitGroup
+	watching.Go(func() { w.follow(ctx) })
+	if !adopt {
+		t.cleanAll(ctx, services)
+	}
+	r := t.startAll(ctx, services, problems, adopt, w)
+	err := tell(report, r)
+	report.Close()
+	<-ctx.Done()
+	watching.Wait()
+	t.haltAll(services, w)
+	return err
+}
+
+func tell(report io.Writer, r guest.ServicesReport) error {
+	if err := json.NewEncoder(report).Encode(r); err != nil {
+		return fmt.Errorf("reporting to PID 1: %w", err)
+	}
+	return nil
+}
+
+func readServices() ([]service, []error) {
+	bundles, problems := guest.ReadBundles(boot.ServicesDir)
+	services := make([]service, len(bundles))
+	for i, b := range bundles {
+		services[i] = service{b}
+	}
+	return services, problems
+}
+
+// startAll starts the services in the order of their names.
+func (t *tool) startAll(ctx context.Context, services []service, problems []error, adopt bool, w *watch) guest.ServicesReport {
+	var r guest.ServicesReport
+	if len(services) == 0 && len(problems) > 0 {
+		r.Err = errors.Join(problems...).Error()
+		t.speak.Say("service: %s", r.Err)
+		return r
+	}
+	r.Failed = map[string]string{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, startsAtOnce)
+	for i, s := range services {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			err := problems[i]
+			if err == nil {
+				err = t.startOne(ctx, s, adopt, w)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				r.Started = append(r.Started, s.Name)
+				return
+			}
+			r.Failed[s.Name] = err.Error()
+			t.speak.Say("service %s: %v", s.Name, err)
+			t.speak.Event(boot.Event{At: boot.Services, State: boot.Failed, Unit: s.Name, Detail: err.Error()})
+		})
+	}
+	wg.Wait()
+	slices.Sort(r.Started)
+	return r
+}
+
+func (t *tool) startOne(ctx context.Context, s service, adopt bool, w *watch) error {
+	if adopt {
+		_, err := t.client.ContainerService().Get(s.in(ctx), s.Name)
+		if err == nil {
+			return nil // the watch says how it is
+		}
+		if !errdefs.IsNotFound(err) {
+			return fmt.Errorf("containerd: %w", err)
+		}
+	}
+	pid, err := t.start(ctx, s)
+	if err != nil {
+		return err
+	}
+	w.started(s, pid)
+	return nil
+}
+
+// cleanAll removes what a persistent /var/lib/containerd still has of an
+// earlier boot: everything in the namespace of services, and in the namespaces
+// that bundles name, the containers named like them.
+func (t *tool) cleanAll(ctx context.Context, services []service) {
+	spaces := []string{boot.Namespace}
+	for _, s := range services {
+		if !slices.Contains(spaces, s.namespace()) {
+			spaces = append(spaces, s.namespace())
+		}
+	}
+	for _, ns := range spaces {
+		ctx := namespaces.WithNamespace(ctx, ns)
+		found, err := t.client.Containers(ctx)
+		if err != nil {
+			t.speak.Say("service: namespace %s: %v", ns, err)
+			continue
+		}
+		for _, c := range found {
+			ours := slices.ContainsFunc(services, func(s service) bool { return s.Name == c.ID() && s.namespace() == ns })
+			if ns != boot.Namespace && !ours {
+				continue
+			}
+			t.speak.Say("service: Cleaning up stale service: %q", c.ID())
+			if err := clean(ctx, c); err != nil {
+				t.speak.Say("service %s: removing what an earlier boot left: %v", c.ID(), err)
+			}
+		}
+	}
+}
+
+func clean(ctx context.Context, c client.Container) error {
+	task, err := c.Task(ctx, nil)
+	if err == nil {
+		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	} else if !errdefs.IsNotFound(err) {
+		return err
+	}
+	return c.Delete(ctx)
+}
+
+// haltAll stops every service at once. Their containers stay: the machine is
+// going down, and the next boot removes them.
+func (t *tool) haltAll(services []service, w *watch) {
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime+killTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range services {
+		wg.Go(func() {
+			ctx := s.in(ctx)
+			c, err := t.client.LoadContainer(ctx, s.Name)
+			if err != nil {
+				return // never started, or containerd has gone: PID 1 ends the rest
+			}
+			task, err := c.Task(ctx, nil)
+			if err != nil {
+				return
+			}
+			if err := t.halt(ctx, s, task); err != nil {
+				t.speak.Say("service %s: %v", s.Name, err)
+				return
+			}
+			if status, err := task.Status(ctx); err == nil && status.Status == client.Stopped {
+				w.ended(s, task.Pid(), status.ExitStatus)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// key names a service for the watch: names are unique in a namespace only.
+func key(ns, name string) string { return strings.Join([]string{ns, name}, "/") }

@@ -1,0 +1,168 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	"github.com/onsi/gomega/format"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/images"
+)
+
+// tracked is a machine with the scope of specs it belongs to.
+type tracked struct {
+	*harness.Machine
+	scope []string // texts of the containers around its maker
+}
+
+// Tweak changes a plan before it is booted.
+type Tweak func(*harness.Plan)
+
+// entryMachine is the name of the report entries that tie a spec to the
+// machines it used.
+const entryMachine = "machine"
+
+// Boot starts a pristine machine. It is closed when the spec ends, or the
+// ordered container if it is called from BeforeAll.
+func (s *Suite) Boot(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
+	m := s.start(ctx, im, tweaks)
+	ginkgo.DeferCleanup(func() {
+		s.drop(m)
+		gomega.Expect(m.Close()).To(gomega.Succeed())
+	})
+	return m.Machine
+}
+
+// BootReady is Boot, and waits until the machine is up.
+func (s *Suite) BootReady(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
+	m := s.Boot(ctx, im, tweaks...)
+	gomega.EventuallyWithOffset(1, m, ctx).Should(Reach(boot.Ready))
+	return m
+}
+
+// Shared is a machine of the image, booted to Ready, that other specs of this
+// process use as well: a spec may look at it but must leave it as it was. One
+// that has come to harm is replaced.
+func (s *Suite) Shared(ctx ginkgo.SpecContext, im *images.Image) *harness.Machine {
+	s.mu.Lock()
+	m := s.shared[im.Digest]
+	s.mu.Unlock()
+	if m == nil || !m.Alive() {
+		m = s.start(ctx, im, nil)
+		m.scope = nil
+		s.mu.Lock()
+		s.shared[im.Digest] = m
+		s.mu.Unlock()
+	} else {
+		attach(m)
+	}
+	gomega.EventuallyWithOffset(1, m.Machine, ctx).Should(Reach(boot.Ready))
+	return m.Machine
+}
+
+func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak) *tracked {
+	now := ginkgo.CurrentSpecReport()
+	s.mu.Lock()
+	s.count++
+	name := fmt.Sprintf("%s-%d.%d", slug(now.LeafNodeText), ginkgo.GinkgoParallelProcess(), s.count)
+	s.mu.Unlock()
+	plan := harness.Plan{
+		Name: name, Image: im, Dir: filepath.Join(s.world.Run, "machines", name),
+		Notify: func(p harness.Progress) { s.tell(note{Machine: &p}) },
+	}
+	for _, t := range tweaks {
+		t(&plan)
+	}
+	m, err := harness.Boot(ctx, s.world.Host, plan)
+	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
+	t := &tracked{Machine: m, scope: now.ContainerHierarchyTexts}
+	s.mu.Lock()
+	s.open = append(s.open, t)
+	s.mu.Unlock()
+	attach(t)
+	return t
+}
+
+// attach ties the machine to the running spec in the report.
+func attach(m *tracked) {
+	ginkgo.AddReportEntry(entryMachine, m.Name(), ginkgo.ReportEntryVisibilityNever)
+}
+
+func (s *Suite) drop(m *tracked) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = slices.DeleteFunc(s.open, func(o *tracked) bool { return o == m })
+}
+
+// closeAll closes what no scope has closed: the shared machines.
+func (s *Suite) closeAll() {
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	for _, m := range open {
+		gomega.Expect(m.Close()).To(gomega.Succeed())
+	}
+}
+
+// note is one line of the run's progress file.
+type note struct {
+	Time    time.Time         `json:"time"`
+	Case    string            `json:"case,omitempty"`
+	State   string            `json:"state,omitempty"` // of the case: "began" or its outcome
+	Machine *harness.Progress `json:"machine,omitempty"`
+}
+
+// FileProgress is the file in a run's folder to which every process appends
+// what happens, one JSON object a line, for whoever shows it.
+const FileProgress = "progress.jsonl"
+
+// tell appends to the progress file. It is a courtesy to the display: if it
+// cannot be written the run goes on and says so once per line in its log.
+func (s *Suite) tell(n note) {
+	n.Time = time.Now()
+	b, err := json.Marshal(n)
+	if err == nil {
+		var f *os.File
+		f, err = os.OpenFile(filepath.Join(s.world.Run, FileProgress), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err == nil {
+			_, err = f.Write(append(b, '\n'))
+			err = cmpErr(err, f.Close())
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(ginkgo.GinkgoWriter, "progress: %v\n", err)
+	}
+}
+
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// beginSpec ties the machines of an ordered container to each of its specs.
+func (s *Suite) beginSpec(context.Context) {
+	now := ginkgo.CurrentSpecReport()
+	s.tell(note{Case: now.FullText(), State: "began"})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.open {
+		if m.scope != nil && slices.Equal(m.scope, now.ContainerHierarchyTexts) {
+			attach(m)
+		}
+	}
+}
+
+// gomegaFormatLimit lets a failure's whole text through.
+func gomegaFormatLimit() { format.MaxLength = 0 }

@@ -1,0 +1,217 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/images/component"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// Suite is a set of specs about machines, run together and reported together.
+type Suite struct {
+	title string
+	run   *string // folder of this run
+	cache *string // folder of the component images, built images and downloads
+	began time.Time
+
+	world world // set before the first spec
+
+	mu     sync.Mutex
+	open   []*tracked          // machines that are not closed yet
+	shared map[string]*tracked // by plan key
+	count  int                 // machines made by this process, for their names
+}
+
+// world is what the first process finds out for all.
+type world struct {
+	Run    string
+	Cache  string
+	Host   harness.Host
+	Inputs []reports.Input
+	Began  time.Time
+}
+
+// New makes a suite and registers what must happen before the first and after
+// the last spec. Call it once, in a package-level variable of the test package.
+//
+// The flags -seatrial.run (default: a new folder below out/runs of the module)
+// and -seatrial.cache (default: the user's cache folder) say where files go.
+func New(title string) *Suite {
+	s := &Suite{
+		title:  title,
+		run:    flag.String("seatrial.run", "", "folder for the reports and evidence of this run"),
+		cache:  flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
+		began:  time.Now(),
+		shared: map[string]*tracked{},
+	}
+	ginkgo.SynchronizedBeforeSuite(s.prepare, s.receive)
+	ginkgo.BeforeEach(s.beginSpec)
+	ginkgo.ReportAfterEach(s.endSpec)
+	ginkgo.SynchronizedAfterSuite(s.closeAll, func() {})
+	ginkgo.ReportAfterSuite("reports", s.report)
+	return s
+}
+
+// Run runs the suite's specs; call it from the one Test function.
+func (s *Suite) Run(t *testing.T) {
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	gomega.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
+	// Failures carry a console tail; gomega's default cuts them short.
+	gomegaFormatLimit()
+	ginkgo.RunSpecs(t, s.title)
+}
+
+// prepare runs in the first process only: component images, host, folders.
+func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
+	w := world{Run: *s.run, Cache: *s.cache, Began: s.began}
+	var err error
+	if w.Cache == "" {
+		w.Cache, err = DefaultCache()
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	}
+	if w.Run == "" {
+		w.Run, err = newRunFolder()
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	}
+	gomega.Expect(os.MkdirAll(w.Run, 0o755)).To(gomega.Succeed())
+	w.Host, err = harness.Survey(ctx, runtime.GOARCH, w.Cache)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	w.Inputs, err = buildComponents(ctx, w.Cache, w.Run, runtime.GOARCH)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	b, err := json.Marshal(w)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	return b
+}
+
+// receive runs in every process, with what prepare found out.
+func (s *Suite) receive(b []byte) {
+	gomega.Expect(json.Unmarshal(b, &s.world)).To(gomega.Succeed())
+}
+
+// buildComponents makes the component images that are not up to date and
+// returns what they were made of.
+func buildComponents(ctx context.Context, cache, run, arch string) ([]reports.Input, error) {
+	store, err := images.OpenStore(filepath.Join(cache, "store"))
+	if err != nil {
+		return nil, err
+	}
+	built, err := component.Build(ctx, component.Options{
+		Arch: arch, Store: store, Cache: cache, Source: seatrial.Source,
+		Progress: func(name, step string) { fmt.Fprintf(ginkgo.GinkgoWriter, "%s: %s\n", name, step) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	var inputs []reports.Input
+	for _, b := range built {
+		for _, in := range b.Inputs {
+			inputs = append(inputs, reports.Input(in))
+		}
+	}
+	return inputs, nil
+}
+
+// DefaultCache is the folder that keeps component images, built images and
+// downloads between runs: "seatrial" in the user's cache folder.
+func DefaultCache() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache folder (give one with -seatrial.cache): %w", err)
+	}
+	return filepath.Join(dir, "seatrial"), nil
+}
+
+// newRunFolder makes out/runs/TIME-PID below the module's root.
+func newRunFolder() (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(root, "out", "runs", fmt.Sprintf("%s-%d", time.Now().UTC().Format("20060102T150405"), os.Getpid()))
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("not inside a Go module: give the run's folder with -seatrial.run")
+		}
+		dir = up
+	}
+}
+
+// Cache is the folder the suite keeps its images in.
+func (s *Suite) Cache() string { return s.world.Cache }
+
+// Default is the image that ships: images/default.yml.
+func (s *Suite) Default(ctx ginkgo.SpecContext) *images.Image {
+	return s.Build(ctx, s.DefaultSpec())
+}
+
+// DefaultSpec is the specification of the image that ships, for a spec that
+// wants to change something about it.
+func (s *Suite) DefaultSpec() *images.Spec {
+	spec, err := images.ParseSpec("default.yml", images.Default())
+	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
+	return spec
+}
+
+// Load builds the image that a YAML file describes. The path is relative to
+// the test package's folder.
+func (s *Suite) Load(ctx ginkgo.SpecContext, path string) *images.Image {
+	spec, err := images.LoadSpec(path)
+	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
+	return s.Build(ctx, spec)
+}
+
+// Build builds the image of a specification, or finds it built already.
+func (s *Suite) Build(ctx ginkgo.SpecContext, spec *images.Spec) *images.Image {
+	store, err := images.OpenStore(filepath.Join(s.world.Cache, "store"))
+	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
+	b := &images.Builder{Source: images.Resolve(store), Arch: s.world.Host.Arch, Dir: filepath.Join(s.world.Cache, "images")}
+	im, err := b.Build(ctx, spec)
+	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
+	return im
+}
+
+// slug turns a spec's text into a file name.
+func slug(text string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(text) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.':
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+		if b.Len() >= 48 {
+			break
+		}
+	}
+	return strings.Trim(b.String(), "-")
+}

@@ -1,0 +1,292 @@
+package images
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// The same inputs give the same bytes, wherever and under whatever umask.
+func TestReproducible(t *testing.T) {
+	first := build(t, t.TempDir(), machine)
+	old := syscall.Umask(0o077)
+	second := build(t, t.TempDir(), machine)
+	syscall.Umask(old)
+	if first.Digest != second.Digest || first.InitrdPath == second.InitrdPath {
+		t.Errorf("%s and %s", first.Digest, second.Digest)
+	}
+	for _, paths := range [][2]string{{first.InitrdPath, second.InitrdPath}, {first.KernelPath, second.KernelPath}} {
+		a, errA := os.ReadFile(paths[0])
+		b, errB := os.ReadFile(paths[1])
+		if err := errors.Join(errA, errB); err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s and %s differ, %v", paths[0], paths[1], err)
+		}
+	}
+	for what, change := range map[string]string{
+		"a file":      strings.Replace(machine, "x=1", "x=2", 1),
+		"a mode":      strings.Replace(machine, `"0755"`, `"0754"`, 1),
+		"the cmdline": strings.Replace(machine, "ttyS0", "ttyS1", 1),
+		"a service":   strings.Replace(machine, "net: host", "net: new", 1) + "  - {path: /x, contents: y}\n",
+	} {
+		if other := build(t, t.TempDir(), change); other.Digest == first.Digest {
+			t.Errorf("%s was changed, and not the digest", what)
+		}
+	}
+}
+
+func TestCache(t *testing.T) {
+	dir := t.TempDir()
+	var said []string
+	s := spec(t, machine)
+	b := Builder{Source: stock(t), Arch: "amd64", Dir: dir, Progress: func(line string) { said = append(said, line) }}
+	first, err := b.Build(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(said) == 0 {
+		t.Error("a build without a word")
+	}
+	said = nil
+	again, err := b.Build(t.Context(), s)
+	if err != nil || len(said) > 0 {
+		t.Errorf("%v; nothing has changed, but: %q", err, said)
+	}
+	if d := cmp.Diff(first, again); d != "" {
+		t.Error(d)
+	}
+	s.Name = "other"
+	if renamed, err := b.Build(t.Context(), s); err != nil || renamed.Name != "other" || len(said) > 0 {
+		t.Errorf("the name is not content: %+v, %v, %q", renamed, err, said)
+	}
+	source := s.Files[1].Source
+	if err := os.WriteFile(source, []byte("#!/bin/bash\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := b.Build(t.Context(), s)
+	if err != nil || changed.Digest == first.Digest {
+		t.Errorf("a source has changed: %+v, %v", changed, err)
+	}
+	if err := os.Truncate(changed.InitrdPath, 100); err != nil {
+		t.Fatal(err)
+	}
+	mended, err := b.Build(t.Context(), s)
+	if err != nil || mended.Digest != changed.Digest {
+		t.Fatalf("%+v, %v", mended, err)
+	}
+	if info, err := os.Stat(mended.InitrdPath); err != nil || info.Size() <= 100 {
+		t.Errorf("an image that was cut short is given out: %v, %v", info, err)
+	}
+	onlyImages(t, dir, 2)
+}
+
+// onlyImages fails if there is anything but n complete images in a cache.
+func onlyImages(t *testing.T, dir string, n int) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if _, err := loadImage(filepath.Join(dir, e.Name())); err != nil {
+			t.Errorf("left behind: %s (%v)", e.Name(), err)
+		}
+		files, err := os.ReadDir(filepath.Join(dir, e.Name()))
+		if err != nil || len(files) != 4 {
+			t.Errorf("%s holds %v, %v", e.Name(), files, err)
+		}
+	}
+	if len(entries) != n {
+		t.Errorf("%d images, want %d", len(entries), n)
+	}
+}
+
+func TestBuildErrors(t *testing.T) {
+	service := head + "services:\n  - name: web\n    image: test/web\n    "
+	for name, c := range map[string]struct {
+		arch, text string
+		change     func(shelf)
+		want       []string
+	}{
+		"unknown image":     {"amd64", head + "init: [test/none]\n", nil, []string{"machine.yml:2:8: not in the local layout"}},
+		"two unknown":       {"amd64", head + "init: [a]\nservices: [{name: x, image: b}]\n", nil, []string{"machine.yml:2:8: ", "machine.yml:3:29: "}},
+		"wrong arch":        {"arm64", head, nil, []string{"machine.yml:1:17: image test/kernel is for amd64, not for arm64"}},
+		"unknown arch":      {"x86_64", head, nil, []string{`unknown architecture "x86_64": amd64 and arm64 are known`}},
+		"missing source":    {"amd64", head + "files:\n  - {path: /a, source: gone}\n", nil, []string{"machine.yml:3:24: the source of /a does not exist: ", "gone: make it, or add optional: true"}},
+		"source is folder":  {"amd64", head + "files:\n  - {path: /a, source: .}\n", nil, []string{"machine.yml:3:24: cannot read the source of /a: ", "is not a regular file"}},
+		"no kernel inside":  {"amd64", "kernel: {image: test/kernel, binary: bzImage}\n", nil, []string{`machine.yml:1:38: image test/kernel has no file "bzImage": name the kernel's file`}},
+		"no modules inside": {"amd64", "kernel: {image: test/web, binary: bin/httpd}\n", nil, []string{`image test/web has no file "kernel.tar": name the archive of modules with kernel.tar, or write tar: none`}},
+		"no command":        {"amd64", head + "services:\n  - {name: x, image: test/init}\n", nil, []string{`machine.yml:3:5: services "x": neither the YAML nor the image has a command`}},
+		"hostname":          {"amd64", service + "hostname: h\n", nil, []string{`hostname "h" needs a namespace of its own: add uts: new`}},
+		"bad label": {"amd64", service, func(s shelf) {
+			s["test/web"] = image(t, "amd64", v1.Config{Labels: map[string]string{label: `{"bindz": [], "userns": "new"}`}})
+		}, []string{`label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`, "userns: is not supported yet"}},
+		"hostile layer": {"amd64", service, func(s shelf) {
+			s["test/web"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}}, layer{file("../x", "")})
+		}, []string{"machine.yml:3:5: services \"web\": ", "climbs out of the root"}},
+		"kernel.tar is none": {"amd64", head, func(s shelf) {
+			s["test/kernel"] = image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", strings.Repeat("no tar", 200))})
+		}, []string{"kernel.tar in image test/kernel: not a sound tar archive"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shelf := stock(t)
+			if c.change != nil {
+				c.change(shelf)
+			}
+			b := Builder{Source: shelf, Arch: c.arch, Dir: t.TempDir()}
+			im, err := b.Build(t.Context(), spec(t, c.text))
+			if err == nil {
+				t.Fatalf("built %+v", im)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+			}
+			onlyImages(t, b.Dir, 0)
+		})
+	}
+	// And what differs from the above only in being right is built.
+	for _, right := range []string{head, service, service + "hostname: h\n    uts: new\n", "kernel: {image: test/web, binary: bin/httpd, tar: none}\n"} {
+		build(t, t.TempDir(), right)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	full := explain(&fs.PathError{Op: "write", Path: "/x/y", Err: syscall.ENOSPC}, "/x")
+	if !errors.Is(full, syscall.ENOSPC) || !strings.Contains(full.Error(), "no room in /x: free some") {
+		t.Errorf("got %v", full)
+	}
+	if other := errors.New("other"); explain(other, "/x") != other {
+		t.Error("an error of another kind was changed")
+	}
+}
+
+func TestBuildCancelled(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	b := Builder{Source: stock(t), Arch: "amd64", Dir: dir, Progress: func(string) { cancel() }}
+	if _, err := b.Build(ctx, spec(t, machine)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	onlyImages(t, dir, 0)
+}
+
+func TestBuildConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	written := 0
+	b := Builder{Source: stock(t), Arch: "amd64", Dir: dir, Progress: func(line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(line, "writing") {
+			written++
+		}
+	}}
+	s := spec(t, machine)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := b.Build(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if written != 1 {
+		t.Errorf("built %d times", written)
+	}
+	onlyImages(t, dir, 1)
+}
+
+const childBuild = "SEATRIAL_TEST_BUILD"
+
+// childBuilds takes a build folder as a build does, says so, and waits to be killed.
+func childBuilds(dir string) int {
+	b := Builder{Dir: dir}
+	work, _, err := b.workDir(context.Background(), "key")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(work, initrdFile), []byte("half"), 0o600)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until the parent closes it or kills us
+	return 0
+}
+
+// What a killed build left goes with the next one; what a live one has stays.
+func TestKilledBuild(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), childBuild+"="+dir)
+	in, errIn := child.StdinPipe()
+	out, errOut := child.StdoutPipe()
+	if err := errors.Join(errIn, errOut, child.Start()); err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("child: %q, %v", line, err)
+	}
+	b := Builder{Source: stock(t), Arch: "amd64", Dir: dir}
+	if _, err := b.Build(t.Context(), spec(t, machine)); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, workPrefix+"key", initrdFile)
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a live build lost its files: %v", err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // "signal: killed" is what was asked for
+	if _, err := b.Build(t.Context(), spec(t, head)); err != nil {
+		t.Fatal(err)
+	}
+	onlyImages(t, dir, 2)
+}
+
+func TestExport(t *testing.T) {
+	im := build(t, t.TempDir(), machine)
+	dir := filepath.Join(t.TempDir(), "out")
+	paths, err := im.Export(dir, "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{filepath.Join(dir, "m-kernel"), filepath.Join(dir, "m-initrd.img"), filepath.Join(dir, "m-cmdline")}, paths); d != "" {
+		t.Error(d)
+	}
+	if line, err := os.ReadFile(paths[2]); err != nil || string(line) != im.Cmdline {
+		t.Errorf("%q, %v", line, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	lost := *im
+	lost.InitrdPath += "-gone"
+	if _, err := lost.Export(filepath.Join(dir, "b"), "m"); err == nil {
+		t.Error("exported without an initramfs")
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "b")); err != nil || len(left) != 0 {
+		t.Errorf("left behind %v, %v", left, err)
+	}
+	if _, err := im.Export(dir, "../x"); err == nil {
+		t.Error("a name with a slash")
+	}
+}

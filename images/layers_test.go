@@ -1,0 +1,219 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+func newSpool(t testing.TB) *spool {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "spool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &spool{file: f}
+}
+
+func listing(t testing.TB, tree *tree) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	if err := tree.walk(func(name string, e *entry) error {
+		if !e.is(typeDir) || len(e.children) == 0 {
+			got[name] = describeEntry(e)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestFlatten(t *testing.T) {
+	for name, c := range map[string]struct {
+		layers []layer
+		want   map[string]string
+	}{
+		"later wins":         {[]layer{{file("a", "1"), file("b", "1")}, {file("b", "2")}}, map[string]string{"a": "file 644 0:0 1", "b": "file 644 0:0 2"}},
+		"duplicate entries":  {[]layer{{file("a", "1"), file("a", "2"), folder("a", 0o700), file("a", "3")}}, map[string]string{"a": "file 644 0:0 3"}},
+		"whiteout":           {[]layer{{file("d/a", ""), file("d/b", "")}, {file("d/.wh.a", "")}}, map[string]string{"d/b": "file 644 0:0 "}},
+		"whiteout, own file": {[]layer{{file("a", "old")}, {file("a", "new"), file(".wh.a", "")}}, map[string]string{"a": "file 644 0:0 new"}},
+		"whiteout, folder":   {[]layer{{file("d/a", ""), file("e", "")}, {folder("d", 0o711), file(".wh.d", ""), file("d/n", "")}}, map[string]string{"d/n": "file 644 0:0 ", "e": "file 644 0:0 "}},
+		"whiteout of link":   {[]layer{{file("a", "x"), hardlink("b", "a")}, {file(".wh.a", "")}}, map[string]string{"b": "file 644 0:0 x"}},
+		"opaque":             {[]layer{{file("d/a", ""), file("d/s/b", "")}, {file("d/n", ""), file("d/.wh..wh..opq", "")}}, map[string]string{"d/n": "file 644 0:0 "}},
+		"aufs":               {[]layer{{file(".wh..wh.plnk/x", ""), file(".wh..wh.aufs", "")}}, map[string]string{".wh..wh.plnk/x": "file 644 0:0 "}},
+		"through a link":     {[]layer{{folder("usr/bin", 0o755), symlink("bin", "usr/bin")}, {file("bin/sh", "")}}, map[string]string{"bin": "link usr/bin", "usr/bin/sh": "file 644 0:0 "}},
+		"folder over link":   {[]layer{{folder("usr/bin", 0o755), symlink("bin", "usr/bin")}, {folder("bin", 0o755)}}, map[string]string{"bin": "dir 755 0:0", "usr/bin": "dir 755 0:0"}},
+		"file over folder":   {[]layer{{file("a/b/c", "")}, {file("a", "")}}, map[string]string{"a": "file 644 0:0 "}},
+		"dots inside":        {[]layer{{file("./a/../b/./c", "")}}, map[string]string{"b/c": "file 644 0:0 "}},
+		"set-id and owner":   {[]layer{{{Typeflag: tar.TypeReg, Name: "su", Mode: 0o4755, Uid: 1, Gid: 2}}}, map[string]string{"su": "file 4755 1:2 "}},
+
+		// Names and links that mean the host when unpacked carelessly.
+		"absolute name":       {[]layer{{file("/etc/passwd", "x")}}, map[string]string{"etc/passwd": "file 644 0:0 x"}},
+		"absolute link":       {[]layer{{symlink("etc", "/tmp/outside"), file("etc/x", "")}}, map[string]string{"etc": "link /tmp/outside", "tmp/outside/x": "file 644 0:0 "}},
+		"climbing link":       {[]layer{{symlink("d/up", "../../../../tmp"), file("d/up/x", "")}}, map[string]string{"d/up": "link ../../../../tmp", "tmp/x": "file 644 0:0 "}},
+		"link chain":          {[]layer{{symlink("a", "b"), symlink("b", "/c/.."), file("a/x", "")}}, map[string]string{"a": "link b", "b": "link /c/..", "c": "dir 755 0:0", "x": "file 644 0:0 "}},
+		"hard link, own name": {[]layer{{file("a", "x"), hardlink("a", "a")}}, map[string]string{"a": "file 644 0:0 x"}},
+		"hard link to link":   {[]layer{{symlink("a", "/etc/shadow"), hardlink("b", "a")}}, map[string]string{"a": "link /etc/shadow", "b": "link /etc/shadow"}},
+		"device":              {[]layer{{{Typeflag: tar.TypeChar, Name: "dev/mem", Mode: 0o600, Devmajor: 1, Devminor: 1}}}, map[string]string{"dev/mem": "char 600 0:0 1:1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layers...), newSpool(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.want, listing(t, f.tree)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestFlattenRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		layer layer
+		want  string
+	}{
+		"climbing name":         {layer{file("../../etc/passwd", "x")}, `"../../etc/passwd" climbs out of the root`},
+		"climbing from root":    {layer{file("/../x", "x")}, "climbs out"},
+		"climbing hard link":    {layer{hardlink("a", "../../etc/shadow")}, "hard link to"},
+		"hard link to nothing":  {layer{hardlink("a", "/etc/shadow")}, "which is not there"},
+		"hard link to a folder": {layer{folder("d", 0o755), hardlink("a", "d")}, "which is a directory"},
+		"link loop":             {layer{symlink("a", "b"), symlink("b", "a"), file("a/x", "")}, "more than 40 symbolic links"},
+		"link to itself":        {layer{symlink("a", "a/a/a"), file("a/x", "")}, "more than 40 symbolic links"},
+		"long part":             {layer{file(strings.Repeat("n", 256), "")}, "the kernel takes 255"},
+		"long name":             {layer{file(strings.Repeat("abcdefg/", 600)+"x", "")}, "the kernel takes 4095"},
+		"long target":           {layer{symlink("a", strings.Repeat("t", 4096))}, "symbolic link to"},
+		"whiteout of no name":   {layer{file("d/.wh.", "")}, "whiteout of no name"},
+		"whiteout of parent":    {layer{file("d/.wh...", "")}, "whiteout of no name"},
+		"strange type":          {layer{{Typeflag: 'V', Name: "a"}}, "unknown type"},
+		"huge owner":            {layer{{Typeflag: tar.TypeReg, Name: "a", Uid: 1 << 32}}, "does not fit into 32 bits"},
+		"device number":         {layer{{Typeflag: tar.TypeBlock, Name: "a", Devmajor: 1 << 20}}, "out of range"},
+		"root as a file":        {layer{file(".", "x")}, "can only be a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layer), newSpool(t))
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "layer 1 of 1") {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// liar is a layer whose bytes are not what its digest says.
+type liar struct {
+	v1.Layer
+	raw []byte
+}
+
+func (l liar) Uncompressed() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(l.raw)), nil }
+
+func TestFlattenDamage(t *testing.T) {
+	sound := layer{file("a", strings.Repeat("x", 5000))}.archive(t)
+	made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(sound)), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"other bytes": {layer{file("a", strings.Repeat("y", 5000))}.archive(t), "is damaged: its digest is sha256:"},
+		"cut short":   {sound[:2000], "unexpected EOF"},
+		"not a tar":   {bytes.Repeat([]byte("garbage!"), 512), "not a sound tar archive"},
+		"more behind": {append(bytes.Clone(sound), make([]byte, 512)...), "is damaged"},
+		"as it is":    {sound, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img, err := mutate.AppendLayers(empty.Image, liar{made, c.raw})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &flattener{tree: newTree(), spool: newSpool(t)}
+			err = f.layer(context.Background(), liar{made, c.raw})
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q (%v)", err, c.want, img)
+			}
+		})
+	}
+}
+
+func TestFlattenLimits(t *testing.T) {
+	f := &flattener{tree: newTree(), spool: newSpool(t)}
+	f.entries = maxEntries
+	if err := f.unpack(bytes.NewReader(layer{file("a", "")}.archive(t))); err == nil || !strings.Contains(err.Error(), "more than 1000000 entries") {
+		t.Errorf("entries: %v", err)
+	}
+	f = &flattener{tree: newTree(), spool: newSpool(t), bytes: maxBytes - 1}
+	if err := f.unpack(bytes.NewReader(layer{file("a", "x")}.archive(t))); err != nil {
+		t.Errorf("the last byte fits: %v", err)
+	}
+	if err := f.unpack(bytes.NewReader(layer{file("a", "x")}.archive(t))); err == nil || !strings.Contains(err.Error(), "are too many") {
+		t.Errorf("bytes: %v", err)
+	}
+	var b bytes.Buffer // a header that promises 5 GB and has none of it
+	if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Size: 5 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	f = &flattener{tree: newTree(), spool: newSpool(t)}
+	if err := f.unpack(&b); err == nil || !strings.Contains(err.Error(), "are too many") {
+		t.Errorf("lying size: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := flatten(ctx, image(t, "amd64", v1.Config{}, layer{file("a", "")}), newSpool(t)); err == nil {
+		t.Error("a cancelled context did not end it")
+	}
+}
+
+// Images are laid over one another otherwise than layers: no whiteouts, and
+// links to folders stay.
+func TestOver(t *testing.T) {
+	flat := func(l layer) *tree {
+		f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, l), newSpool(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.tree
+	}
+	merged := flat(layer{folder("usr/bin", 0o755), symlink("bin", "usr/bin"), folder("secret", 0o700), file("secret/a", "1"), folder("tmp", 0o1777)})
+	other := flat(layer{folder("bin", 0o755), file("bin/sh", "sh"), file("secret/b", "2"), folder("tmp", 0o755)})
+	root := newTree()
+	for _, upper := range []*tree{merged, other} {
+		if err := root.over(upper); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"bin": "link usr/bin", "usr/bin/sh": "file 644 0:0 sh", "secret/a": "file 644 0:0 1", "secret/b": "file 644 0:0 2", "tmp": "dir 755 0:0"}
+	if d := cmp.Diff(want, listing(t, root)); d != "" {
+		t.Error(d)
+	}
+	if got := describeEntry(root.find("secret")); got != "dir 700 0:0" {
+		t.Errorf("a folder that the later image does not describe keeps its mode: %s", got)
+	}
+	if merged.find("secret/b") != nil || merged.find("usr/bin/sh") != nil {
+		t.Error("the lower image itself was changed")
+	}
+}
+
+func TestTrailerName(t *testing.T) {
+	root := newTree()
+	if err := root.put("TRAILER!!!", newFile(0o644, "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeInitramfs(io.Discard, root); err == nil {
+		t.Error("the archive would end there")
+	}
+}
