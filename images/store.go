@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,30 +33,41 @@ type Store struct{ dir string }
 // OpenStore opens the layout in a folder, and makes it if there is none.
 func OpenStore(dir string) (*Store, error) {
 	s := &Store{dir: dir}
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
-		return nil, fmt.Errorf("images: cannot make the local layout: %w", explain(err, dir))
+	_, err := s.index()
+	if errors.Is(err, os.ErrNotExist) {
+		if err = s.create(); err != nil {
+			return nil, fmt.Errorf("images: cannot make the local layout: %w", explain(err, dir))
+		}
+		_, err = s.index()
 	}
-	lock, err := lockDir(context.Background(), dir) // held for moments only, but see Put
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
-	if _, err := os.Stat(filepath.Join(dir, "index.json")); errors.Is(err, os.ErrNotExist) {
-		empty := &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-		if err := s.writeIndex(empty); err != nil {
-			return nil, fmt.Errorf("images: cannot make the local layout: %w", explain(err, dir))
-		}
-	}
-	mark := filepath.Join(dir, "oci-layout")
-	if _, err := os.Stat(mark); errors.Is(err, os.ErrNotExist) {
-		if err := writeFile(mark, strings.NewReader(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
-			return nil, fmt.Errorf("images: cannot make the local layout: %w", explain(err, dir))
-		}
-	}
-	if _, err := s.index(); err != nil {
-		return nil, err
-	}
 	return s, nil
+}
+
+// create makes the layout's files. The index comes last: with it the layout is
+// complete, and is never locked for opening again.
+func (s *Store) create() error {
+	if err := os.MkdirAll(filepath.Join(s.dir, "blobs", "sha256"), 0o755); err != nil {
+		return err
+	}
+	// Only another process that makes the same layout can have this lock.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	lock, err := lockDir(ctx, s.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := s.index(); err == nil {
+		return nil
+	}
+	mark := filepath.Join(s.dir, "oci-layout")
+	if err := writeFile(mark, strings.NewReader(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+		return err
+	}
+	return s.writeIndex(&v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}})
 }
 
 // Dir is the folder of the layout.

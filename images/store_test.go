@@ -284,8 +284,7 @@ func serve(t *testing.T) string {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
-	both := empty.Index
-	var index v1.ImageIndex = both
+	var index v1.ImageIndex = empty.Index
 	for _, arch := range []string{"amd64", "arm64"} {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add:        image(t, arch, v1.Config{}, layer{file("arch", arch)}),

@@ -116,8 +116,8 @@ func (m *machine) up() {
 	if len(m.failed) > 0 {
 		e.State, e.Detail = boot.Failed, strings.Join(m.failed, "; ")
 	}
-	m.speak.Event(e)
 	m.speak.Say("init: ready after %.1f s: %s", m.sys.Uptime().Seconds(), e.Detail)
+	m.speak.Event(e)
 }
 
 func (m *machine) run(p phase) {
@@ -133,7 +133,11 @@ func (m *machine) run(p phase) {
 			problems = append(problems, strings.TrimSuffix(err.Error(), errSaid.Error()))
 		default:
 			m.speak.Say("init: %s: %v", s.name, err)
-			problems = append(problems, s.name+": "+err.Error())
+			text := oneLine(err.Error())
+			if s.name != string(p.at) {
+				text = s.name + ": " + text
+			}
+			problems = append(problems, text)
 		}
 	}
 	if m.ctx.Err() != nil {

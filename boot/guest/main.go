@@ -62,7 +62,7 @@ func pid1() error {
 		}
 	}
 	if err != nil {
-		m.die(fmt.Errorf("leaving the initramfs: %w", err))
+		m.die(err)
 	}
 	if m.modulesDir, err = ModulesDir(); err != nil {
 		m.speak.Say("init: %v", err)

@@ -95,10 +95,13 @@ func populate(root string) error {
 	var problems []error
 	for _, d := range varDirs {
 		name := filepath.Join(root, "/var", d.name)
-		if err := os.MkdirAll(name, d.mode.Perm()); err != nil {
+		err := os.MkdirAll(name, d.mode.Perm())
+		if err == nil {
+			err = os.Chmod(name, d.mode) // past the umask
+		}
+		if err != nil {
 			problems = append(problems, err)
-		} else if err := os.Chmod(name, d.mode); err != nil { // past the umask
-			problems = append(problems, err)
+			break // the others would say the same
 		}
 	}
 	links := [][2]string{{"/run", filepath.Join(root, "/var/run")}}

@@ -19,14 +19,32 @@ const (
 const moveDir = "/mnt"
 
 // InRootfs reports whether the root is the one the kernel unpacked an
-// initramfs into.
+// initramfs into, and as an error that the initramfs is not all there.
 func InRootfs() (bool, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs("/", &st); err != nil {
 		return false, fmt.Errorf("statfs /: %w", err)
 	}
 	kind := uint32(st.Type)
-	return kind == ramfsMagic || kind == tmpfsMagic, nil
+	if kind != ramfsMagic && kind != tmpfsMagic {
+		return false, nil
+	}
+	return true, checkComplete(&st)
+}
+
+// minFree is less than any image leaves that fits: the kernel stops unpacking
+// at the last page and says so in one line that is easily missed.
+const minFree = 64 << 10
+
+// checkComplete reports an initramfs that was cut off for want of memory. The
+// kernel gives its file system half of the memory and boots what fitted in,
+// which would then fail in ways that point anywhere but here.
+func checkComplete(st *unix.Statfs_t) error {
+	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
+	if size == 0 || free >= minFree { // a ramfs has no size
+		return nil
+	}
+	return fmt.Errorf("the initramfs was cut off: its file system of %d MiB, half of the memory, is full; give the machine more memory", size>>20)
 }
 
 // LeaveRootfs makes the tree of the initramfs the root of a mount of its own.

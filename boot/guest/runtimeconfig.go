@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -52,7 +53,11 @@ func (p ConfigProblem) String() string {
 		fmt.Fprintf(&b, "line %d, column %d: ", p.Line, p.Column)
 	}
 	if p.Key != "" {
-		fmt.Fprintf(&b, "%s: ", p.Key)
+		key := p.Key
+		if quoted := strconv.Quote(key); len(quoted) != len(key)+2 || len(key) > 80 {
+			key = fmt.Sprintf("%.80q", key)
+		}
+		fmt.Fprintf(&b, "%s: ", key)
 	}
 	fmt.Fprintf(&b, "%s; %s", p.Reason, p.Instead)
 	return b.String()
@@ -86,7 +91,7 @@ func ParseRuntimeConfig(src []byte) (RuntimeOptions, []ConfigProblem) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if key != KeyCliopts && key != KeyStderr && key != KeyStdout {
-			r.problem(fmt.Sprintf("%.80q", key), key, "unknown key, known are cliopts, stderr and stdout", "it is ignored")
+			r.problem(key, "unknown key, known are cliopts, stderr and stdout", "it is ignored")
 		}
 	}
 	return o, r.problems
@@ -99,9 +104,9 @@ type configReader struct {
 }
 
 // problem notes that a key is wrong, with the place of its first mention.
-func (r *configReader) problem(shown, key, reason, instead string) {
+func (r *configReader) problem(key, reason, instead string) {
 	line, column := keyPosition(r.src, key)
-	r.problems = append(r.problems, ConfigProblem{Key: shown, Line: line, Column: column, Reason: reason, Instead: instead})
+	r.problems = append(r.problems, ConfigProblem{Key: key, Line: line, Column: column, Reason: reason, Instead: instead})
 }
 
 // text returns the string value of key, empty if absent or wrong.
@@ -112,11 +117,11 @@ func (r *configReader) text(key, instead string) string {
 	}
 	s, ok := v.(string)
 	if !ok {
-		r.problem(key, key, fmt.Sprintf("must be a string, not %s", tomlKind(v)), instead)
+		r.problem(key, fmt.Sprintf("must be a string, not %s", tomlKind(v)), instead)
 		return ""
 	}
 	if strings.ContainsRune(s, 0) {
-		r.problem(key, key, "holds a NUL character", instead)
+		r.problem(key, "holds a NUL character", instead)
 		return ""
 	}
 	return s
@@ -129,9 +134,9 @@ func (r *configReader) sink(key string) Sink {
 	case s == "" || s == KeyStderr || s == KeyStdout || strings.HasPrefix(s, "/"):
 		return Sink(s)
 	case strings.Contains(s, "/") || strings.Contains(s, "."):
-		r.problem(key, key, fmt.Sprintf("%.200q is not an absolute path", s), instead)
+		r.problem(key, fmt.Sprintf("%.200q is not an absolute path", s), instead)
 	default:
-		r.problem(key, key, fmt.Sprintf("%.200q is none of stderr, stdout and an absolute path", s), instead)
+		r.problem(key, fmt.Sprintf("%.200q is none of stderr, stdout and an absolute path", s), instead)
 	}
 	return ""
 }

@@ -170,7 +170,8 @@ func (s *services) keep() {
 		if s.m.ctx.Err() != nil {
 			return
 		}
-		s.m.speak.Say("init: %s system: %v; it is started again", boot.ServicePath, p.Exit())
+		s.m.warn(boot.Event{At: boot.Services, Detail: fmt.Sprintf("%s system: %v; it is started again", boot.ServicePath, p.Exit())},
+			"init: %s system: %v; it is started again", boot.ServicePath, p.Exit())
 		if s.m.pause(wait) {
 			return
 		}

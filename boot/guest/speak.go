@@ -42,10 +42,8 @@ func NewSpeaker(name string, console, kmsg io.Writer, uptime func() time.Duratio
 // Say writes one line to the console. Line ends inside it become "; ", so that
 // a reader of lines sees who speaks in each.
 func (s *Speaker) Say(format string, args ...any) {
-	line := strings.TrimSpace(fmt.Sprintf(format, args...))
-	line = strings.NewReplacer("\r\n", "; ", "\n", "; ").Replace(line)
 	// The console is the only place a failure to write to it could be told.
-	_, _ = io.WriteString(s.console, line+"\n")
+	_, _ = io.WriteString(s.console, oneLine(fmt.Sprintf(format, args...))+"\n")
 }
 
 // Event stamps e with speaker, number and time and writes it. Failure is told
@@ -54,7 +52,7 @@ func (s *Speaker) Event(e boot.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seq++
-	e.Speaker, e.Seq, e.Up = s.name, s.seq, s.uptime()
+	e.Speaker, e.Seq, e.Up, e.Detail = s.name, s.seq, s.uptime(), oneLine(e.Detail)
 	record, err := e.AppendText([]byte(kmsgPriority))
 	if err == nil {
 		_, err = s.kmsg.Write(append(record, '\n'))
@@ -62,6 +60,10 @@ func (s *Speaker) Event(e boot.Event) {
 	if err != nil {
 		s.Say("%s: event %d (%s %s) is lost: %v", s.name, e.Seq, e.At, e.State, err)
 	}
+}
+
+func oneLine(s string) string {
+	return strings.NewReplacer("\r\n", "; ", "\n", "; ").Replace(strings.TrimSpace(s))
 }
 
 // OpenKmsg opens the kernel log for events and lifts its rate limit, which the

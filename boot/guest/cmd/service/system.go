@@ -115,6 +115,9 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 
 func (t *tool) startOne(ctx context.Context, s service, adopt bool, w *watch) error {
 	if adopt {
+		if _, err := os.Stat(s.mark()); err == nil {
+			return nil // stopped on request, and to stay so
+		}
 		_, err := t.client.ContainerService().Get(s.in(ctx), s.Name)
 		if err == nil {
 			return nil // the watch says how it is
