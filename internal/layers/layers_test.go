@@ -42,7 +42,7 @@ var only = map[string][]string{
 	"github.com/containerd/containerd": {"boot/guest/cmd/service"},
 	"github.com/digitalocean/go-qemu":  {"qemu"},
 	"github.com/spf13/cobra":           {"cmd/seatrial"},
-	"testing":                          {"qemu/qemutest", "harness/suite"},
+	"testing":                          {"qemu/qemutest", "harness/suite", "cases"},
 }
 
 type pkg struct {
