@@ -44,7 +44,7 @@ func checkComplete(st *unix.Statfs_t) error {
 	if size == 0 || free >= minFree { // a ramfs has no size
 		return nil
 	}
-	return fmt.Errorf("the initramfs was cut off: its file system of %d MiB, half of the memory, is full; give the machine more memory", size>>20)
+	return fmt.Errorf("the initramfs was cut off: its file system of %d MiB, half of the free memory, is full; give the machine more memory", size>>20)
 }
 
 // LeaveRootfs makes the tree of the initramfs the root of a mount of its own.
