@@ -1,71 +1,75 @@
 // Package cases holds the specs of the image that ships: every promise a
-// machine made of it must keep.
+// machine made of it must keep. Each file is a topic; the YAML files beside
+// them are the images they boot.
+//
+// Every assertion stands beside its negative: what must be there is shown to
+// be absent where it must be, so that a spec that always passes is noticed.
 package cases
 
 import (
+	"regexp"
 	"testing"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/harness/suite"
-	"github.com/seatrial/seatrial/reports"
+	"github.com/seatrial/seatrial/images"
 )
 
 var trial = suite.New("seatrial")
 
 func TestCases(t *testing.T) { trial.Run(t) }
 
-var _ = Describe("the image that ships", Ordered, func() {
-	var vm *harness.Machine
+// never matches no line: waiting for it ends with the machine's verdict.
+var never = regexp.MustCompile(`\A\z.`)
 
-	BeforeAll(func(ctx SpecContext) {
-		vm = trial.BootReady(ctx, trial.Default(ctx))
-	}, NodeTimeout(5*time.Minute))
+// change alters a specification before it is built.
+type change func(*images.Spec)
 
-	It("prints init's and containerd's text on the serial line", func() {
-		Expect(vm).To(suite.Print(`^init: ready`))
-		Expect(vm).To(suite.Print(`containerd successfully booted`))
-		Expect(vm).NotTo(suite.Print(`level=debug`))
-		Expect(vm).To(suite.BeFaultFree())
-	})
+// build builds the image of a YAML file of this folder with changes.
+func build(ctx SpecContext, yaml string, changes ...change) *images.Image {
+	GinkgoHelper()
+	spec, err := images.LoadSpec(yaml)
+	Expect(err).NotTo(HaveOccurred())
+	for _, c := range changes {
+		c(spec)
+	}
+	return trial.Build(ctx, spec)
+}
 
-	It("has the shipped init as PID 1", func(ctx SpecContext) {
-		r, err := vm.Exec(ctx, "@cat", "/proc/1/cmdline")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(r.Stdout).To(HavePrefix("/sbin/init"))
-		gone, err := vm.Exec(ctx, "@cat", "/lib/systemd/systemd")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(gone.Exit).NotTo(BeZero())
-	}, SpecTimeout(time.Minute))
+// withFile adds a file of mode 0644.
+func withFile(path, contents string) change {
+	return func(s *images.Spec) {
+		s.Files = append(s.Files, images.File{Path: path, Contents: &contents, Mode: "0644"})
+	}
+}
 
-	It("runs every service in services.linuxkit and none elsewhere", func(ctx SpecContext) {
-		r, err := vm.Exec(ctx, "ctr", "-n", "services.linuxkit", "task", "ls")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(r.Stdout).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`), r.String())
-		Expect(r.Stdout).To(MatchRegexp(`(?m)^getty\s+\d+\s+RUNNING`), r.String())
-		other, err := vm.Exec(ctx, "ctr", "-n", "default", "container", "ls", "-q")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(other.Stdout).To(BeEmpty())
-	}, SpecTimeout(2*time.Minute))
+// withProgram puts a link to one of busybox's programs in the place of path.
+func withProgram(path, program string) change {
+	return func(s *images.Spec) {
+		s.Init = append(s.Init, "seatrial/busybox")
+		s.Files = append(s.Files, images.File{Path: path, Symlink: program, Mode: "0777"})
+	}
+}
 
-	It("powers off cleanly", func(ctx SpecContext) {
-		Expect(vm.PowerOff(ctx)).To(Succeed())
-	}, SpecTimeout(2*time.Minute))
-})
+// run runs a command in the machine, which must end well, and returns its
+// standard output.
+func run(ctx SpecContext, vm *harness.Machine, argv ...string) string {
+	GinkgoHelper()
+	r, err := vm.Exec(ctx, argv...)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(r.Exit).To(BeZero(), r.String())
+	return r.Stdout
+}
 
-var _ = Describe("a machine that cannot come up", func() {
-	It("without an initramfs names the missing root", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.NoInitrd = true })
-		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, "no root file system"))
-	}, SpecTimeout(3*time.Minute))
-
-	It("with ttyS0 not last names the console order", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.Cmdline = "console=ttyS0 console=tty0" })
-		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, "console order: /dev/console is tty0"))
-		Expect(vm).NotTo(suite.Print(`^init: `))
-	}, SpecTimeout(3*time.Minute))
-})
+// refused runs a command in the machine, which must not end well, and returns
+// what it said about it.
+func refused(ctx SpecContext, vm *harness.Machine, argv ...string) string {
+	GinkgoHelper()
+	r, err := vm.Exec(ctx, argv...)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(r.Exit).NotTo(BeZero(), r.String())
+	return r.Stdout + r.Stderr
+}

@@ -59,3 +59,7 @@ func (f *Failure) Error() string {
 
 // Unwrap gives the underlying error.
 func (f *Failure) Unwrap() error { return f.Err }
+
+// GomegaString is what an assertion prints for the value, beside Error: Gomega
+// would otherwise dump every field, console lines included.
+func (f *Failure) GomegaString() string { return fmt.Sprintf("*harness.Failure of class %s", f.Class) }

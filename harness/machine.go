@@ -239,6 +239,29 @@ func (m *Machine) Type(text string) error {
 	return nil
 }
 
+// Say types a line on the machine's console, where a shell listens, and returns
+// the text from there on, up to the first match. The text begins with the
+// line's own echo, so until should match what only the answer can hold, such
+// as the next prompt. An unfinished last line is looked at as well: a prompt
+// has no line end.
+func (m *Machine) Say(ctx context.Context, line string, until *regexp.Regexp) (string, error) {
+	from := m.log.Text(1)
+	if err := m.Type(line + "\n"); err != nil {
+		return "", err
+	}
+	var text string
+	err := m.await(ctx, fmt.Sprintf("an answer matching %q to %q", until, line), m.patience.Exec, func() bool {
+		text = m.log.Text(1)
+		text = text[min(len(from), len(text)):]
+		at := until.FindStringIndex(text)
+		if at != nil {
+			text = text[:at[1]]
+		}
+		return at != nil
+	})
+	return text, err
+}
+
 // PowerOff asks PID 1 for a clean end and proves that it came: the milestones
 // Shutdown and Off, both good, and a machine that powered itself off.
 func (m *Machine) PowerOff(ctx context.Context) error {

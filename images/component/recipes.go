@@ -41,9 +41,10 @@ func recipes() []recipe {
 		{name: "runc", key: same, make: makeRunc},
 		{name: "containerd", key: own, make: makeContainerd},
 		{name: "busybox", key: same, make: makeBusybox, config: v1.Config{Cmd: []string{"/bin/sh"}, Env: searchPath}},
-		{name: "getty", key: func(string) string { return string(gettyScript) }, make: makeGetty, config: v1.Config{
+		{name: "getty", key: func(string) string { return string(gettyScript) + "2" }, make: makeGetty, config: v1.Config{
 			Cmd: []string{"/usr/bin/getty.sh"}, Env: searchPath, Labels: map[string]string{labelConfig: `{
 "capabilities": ["all"], "net": "host", "pid": "host",
+"devices": [{"path": "all", "type": "c", "mode": "0666"}],
 "binds": ["/dev:/dev", "/run:/run", "/tmp:/tmp", "/etc:/hostroot/etc", "/containers:/containers", "/var/log:/var/log",
  "/usr/bin/ctr:/usr/bin/ctr", "/usr/bin/containerd:/usr/bin/containerd"]}`}}},
 		{name: "web", key: same, make: makeWeb, config: v1.Config{

@@ -1,0 +1,88 @@
+package cases
+
+import (
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/harness/suite"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// What init, onboot containers and containerd write goes to /dev/console, and
+// /dev/console is the last console= that registers.
+var _ = Describe("the serial console", func() {
+	It("shows init, onboot containers and containerd when ttyS0 is last", func(ctx SpecContext) {
+		vm := trial.Shared(ctx, trial.Default(ctx))
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0`))
+		Expect(vm).To(suite.Print(`^onboot: hello from the first container`))
+		Expect(vm).To(suite.Print(`starting containerd`))
+		Expect(vm).To(suite.Print(`containerd successfully booted`))
+		Expect(vm).To(suite.Print(`^init: ready`))
+		Expect(vm).To(suite.BeFaultFree())
+	}, SpecTimeout(5*time.Minute))
+
+	It("shows them with one single console", func(ctx SpecContext) {
+		vm := trial.Shared(ctx, build(ctx, "small.yml"))
+		Expect(run(ctx, vm, "@cat", "/proc/cmdline")).NotTo(ContainSubstring("tty0"))
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0`))
+		Expect(vm).To(suite.Print(`containerd successfully booted`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("is silent after the kernel when ttyS0 is not last, and the verdict names the console order", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.Cmdline = "console=ttyS0 console=tty0" })
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^console order: /dev/console is tty0, not ttyS0.*put console=ttyS0 last`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("shows the kernel and not one byte of init or containerd when the order is wrong", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) {
+			p.Cmdline = "console=ttyS0 console=tty0"
+			p.Expect = []string{"console-order"} // or no wait would go on
+		})
+		Eventually(ctx, vm).Should(suite.Reach(boot.Ready))
+		Expect(vm).To(suite.Print(`Linux version`))
+		Expect(vm).To(suite.Print(`Welcome to LinuxKit`)) // the banner proves nothing: every console has it
+		Expect(vm).NotTo(suite.Print(`^init: `))
+		Expect(vm).NotTo(suite.Print(`onboot: hello`))
+		Expect(vm).NotTo(suite.Print(`successfully booted`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("falls back to ttyS0 when the last console does not exist", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.Cmdline = "console=ttyS0 console=ttyAMA0" })
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0`))
+		Expect(vm).NotTo(suite.Print(`console order`))
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("PID 1", func() {
+	It("is the shipped init, and neither systemd nor busybox is there", func(ctx SpecContext) {
+		vm := trial.Shared(ctx, trial.Default(ctx))
+		Expect(run(ctx, vm, "@cat", "/proc/1/cmdline")).To(HavePrefix("/sbin/init"))
+		Expect(run(ctx, vm, "@cat", "/proc/1/status")).To(HavePrefix("Name:\tinit\n"))
+		e, ok := vm.Console().Milestone(boot.Init)
+		Expect(ok).To(BeTrue())
+		Expect(e.Facts).To(HaveKeyWithValue(boot.FactBuild, Not(BeEmpty())))
+		Expect(run(ctx, vm, "@stat", "/sbin/init")).To(HaveSuffix(" file\n"))
+		for _, absent := range []string{"/lib/systemd", "/usr/lib/systemd", "/bin/busybox", "/etc/inittab"} {
+			Expect(refused(ctx, vm, "@stat", absent)).To(ContainSubstring("no such file"))
+		}
+	}, SpecTimeout(5*time.Minute))
+
+	It("needs no disk at all", func(ctx SpecContext) {
+		vm := trial.Shared(ctx, trial.Default(ctx))
+		Expect(run(ctx, vm, "@ls", "/sys/block")).NotTo(MatchRegexp(`(?m)^(vd|sd|sr|nvme)`))
+		Expect(run(ctx, vm, "@cat", "/proc/mounts")).To(MatchRegexp(`(?m)^\S+ / (rootfs|tmpfs|ramfs) ro`))
+		Expect(refused(ctx, vm, "@append", "/etc/hostname", "x")).To(ContainSubstring("read-only file system"))
+	}, SpecTimeout(5*time.Minute))
+
+	It("powers off cleanly, with the onshutdown containers first", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "services.yml"))
+		Expect(vm).NotTo(suite.Print(`the onshutdown container ran`))
+		Expect(vm.PowerOff(ctx)).To(Succeed())
+		Expect(vm).To(suite.Print(`^the onshutdown container ran`))
+		Expect(vm).To(suite.Print(`reboot: Power down`))
+	}, SpecTimeout(5*time.Minute))
+})

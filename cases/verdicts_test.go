@@ -1,0 +1,86 @@
+package cases
+
+import (
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/harness/suite"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// A machine that is broken on purpose ends with the verdict that names the
+// cause. None of these is a timeout: that would be of class stalled.
+var _ = Describe("the verdict", func() {
+	It("names the missing root when the kernel is given no initramfs", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.NoInitrd = true })
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^no root file system: the kernel was given neither an initramfs nor root=`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names an init that exits", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withProgram("/init", "/bin/false")))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^init died: PID 1 exited with status 1$`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names an init that is not there", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) { s.Init, s.Services = nil, nil }))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^no root file system|^no init`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names a containerd that exits at once", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withProgram(boot.ContainerdPath, "/bin/false")))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^containerd failed: ended before its socket answered: exit status 1`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names a service that crashes", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) {
+			s.Services = append(s.Services, images.Container{
+				Name: "crash", Image: "seatrial/busybox",
+				Settings: images.Settings{Command: []string{"/bin/sh", "-c", "kill -SEGV $$"}},
+			})
+		}))
+		_, err := vm.AwaitLine(ctx, never)
+		Expect(err).To(suite.BeVerdict(reports.Guest, `^service crash failed: exit status 139 \(SIGSEGV\)`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names an onboot container that fails, with its status", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) {
+			s.Onboot = append(s.Onboot, images.Container{
+				Name: "fails", Image: "seatrial/busybox",
+				Settings: images.Settings{Command: []string{"/bin/sh", "-c", "exit 5"}},
+			})
+		}))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^onboot 000-fails failed: exit status 5`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names a kernel panic", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		// The last write ends the machine that would answer it.
+		_, err := vm.Exec(ctx, "@append", "/proc/sysrq-trigger", "c")
+		Expect(err).To(suite.BeVerdict(reports.Guest, `^kernel (panic|oops): .*sysrq|^kernel oops: kernel NULL pointer`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names a machine that resets", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		Expect(vm.QMP().Do(ctx, "system_reset", nil, nil)).To(Succeed())
+		_, err := vm.AwaitLine(ctx, never)
+		Expect(err).To(suite.BeVerdict(reports.Infra, `reset|ended|end from outside`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names a QEMU that was killed from outside", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		Expect(syscall.Kill(vm.PID(), syscall.SIGKILL)).To(Succeed())
+		_, err := vm.AwaitLine(ctx, never)
+		Expect(err).To(suite.BeVerdict(reports.Infra, `^QEMU was killed by SIGKILL from outside$`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("names too little memory for the initramfs", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.MemoryMiB = 128 })
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `initramfs|no root file system|memory`))
+	}, SpecTimeout(5*time.Minute))
+})
