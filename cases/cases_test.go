@@ -46,13 +46,30 @@ func withFile(path, contents string) change {
 	}
 }
 
-// withProgram puts a link to one of busybox's programs in the place of path.
-func withProgram(path, program string) change {
+// withScript puts a shell script in the place of a program, and the shell it
+// needs into the root.
+func withScript(path, script string) change {
+	text := "#!/bin/sh\n" + script + "\n"
 	return func(s *images.Spec) {
 		s.Init = append(s.Init, "seatrial/busybox")
-		s.Files = append(s.Files, images.File{Path: path, Symlink: program, Mode: "0777"})
+		s.Files = append(s.Files, images.File{Path: path, Contents: &text, Mode: "0755"})
 	}
 }
+
+// withContainer adds a container of busybox that runs a shell script to one of
+// the specification's lists.
+func withContainer(list func(*images.Spec) *[]images.Container, name, script string) change {
+	return func(s *images.Spec) {
+		to := list(s)
+		*to = append(*to, images.Container{
+			Name: name, Image: "seatrial/busybox",
+			Settings: images.Settings{Command: []string{"/bin/sh", "-c", script}},
+		})
+	}
+}
+
+func onboot(s *images.Spec) *[]images.Container   { return &s.Onboot }
+func services(s *images.Spec) *[]images.Container { return &s.Services }
 
 // run runs a command in the machine, which must end well, and returns its
 // standard output.

@@ -87,11 +87,8 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	It("arrives as three words, quotes kept", func(ctx SpecContext) {
 		// A containerd that shows its words stands in for the real one.
-		show := "#!/bin/sh\nfor word in \"$@\"; do echo \"word <$word>\" >&2; done\nexit 1\n"
-		image := build(ctx, "small.yml", withOptions(`cliopts="--arg 'abcd def'"`), func(s *images.Spec) {
-			s.Init = append(s.Init, "seatrial/busybox")
-			s.Files = append(s.Files, images.File{Path: boot.ContainerdPath, Contents: &show, Mode: "0755"})
-		})
+		image := build(ctx, "small.yml", withOptions(`cliopts="--arg 'abcd def'"`),
+			withScript(boot.ContainerdPath, `for word in "$@"; do echo "word <$word>" >&2; done; exit 1`))
 		vm := trial.Boot(ctx, image, func(p *harness.Plan) { p.Expect = []string{"unit-failed", "milestone-failed"} })
 		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
 		var words []string

@@ -11,7 +11,6 @@ import (
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/harness/suite"
-	"github.com/seatrial/seatrial/images"
 )
 
 var _ = Describe("services", func() {
@@ -67,12 +66,7 @@ var _ = Describe("services", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("that fail are named with their exit status, and the others run", func(ctx SpecContext) {
-		image := build(ctx, "small.yml", func(s *images.Spec) {
-			s.Services = append(s.Services, images.Container{
-				Name: "crash", Image: "seatrial/busybox",
-				Settings: images.Settings{Command: []string{"/bin/sh", "-c", "exit 3"}},
-			})
-		})
+		image := build(ctx, "small.yml", withContainer(services, "crash", "exit 3"))
 		vm := trial.Boot(ctx, image, func(p *harness.Plan) { p.Expect = []string{"unit-failed"} })
 		Eventually(ctx, vm).Should(suite.Print(`^service crash: exit status 3`))
 		Eventually(ctx, vm).Should(suite.Reach(boot.Ready))

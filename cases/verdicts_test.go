@@ -23,7 +23,7 @@ var _ = Describe("the verdict", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("names an init that exits", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml", withProgram("/init", "/bin/false")))
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withScript("/init", "exit 1")))
 		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^init died: PID 1 exited with status 1$`))
 	}, SpecTimeout(5*time.Minute))
 
@@ -33,28 +33,18 @@ var _ = Describe("the verdict", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a containerd that exits at once", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml", withProgram(boot.ContainerdPath, "/bin/false")))
-		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^containerd failed: ended before its socket answered: exit status 1`))
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withScript(boot.ContainerdPath, "echo no room for me >&2; exit 4")))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^containerd failed: ended before its socket answered: exit status 4; its last line: no room for me`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a service that crashes", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) {
-			s.Services = append(s.Services, images.Container{
-				Name: "crash", Image: "seatrial/busybox",
-				Settings: images.Settings{Command: []string{"/bin/sh", "-c", "kill -SEGV $$"}},
-			})
-		}))
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withContainer(services, "crash", "exit 3")))
 		_, err := vm.AwaitLine(ctx, never)
-		Expect(err).To(suite.BeVerdict(reports.Guest, `^service crash failed: exit status 139 \(SIGSEGV\)`))
+		Expect(err).To(suite.BeVerdict(reports.Guest, `^service crash failed: exit status 3$`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("names an onboot container that fails, with its status", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) {
-			s.Onboot = append(s.Onboot, images.Container{
-				Name: "fails", Image: "seatrial/busybox",
-				Settings: images.Settings{Command: []string{"/bin/sh", "-c", "exit 5"}},
-			})
-		}))
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withContainer(onboot, "fails", "exit 5")))
 		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^onboot 000-fails failed: exit status 5`))
 	}, SpecTimeout(5*time.Minute))
 
