@@ -29,7 +29,7 @@ var _ = Describe("the verdict", func() {
 
 	It("names an init that is not there", func(ctx SpecContext) {
 		vm := trial.Boot(ctx, build(ctx, "small.yml", func(s *images.Spec) { s.Init, s.Services = nil, nil }))
-		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^no root file system|^no init`))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^no root file system: the kernel was given neither`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a containerd that exits at once", func(ctx SpecContext) {
@@ -71,6 +71,6 @@ var _ = Describe("the verdict", func() {
 
 	It("names too little memory for the initramfs", func(ctx SpecContext) {
 		vm := trial.Boot(ctx, trial.Default(ctx), func(p *harness.Plan) { p.MemoryMiB = 128 })
-		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `initramfs|no root file system|memory`))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `out of memory: .*give the machine more memory`))
 	}, SpecTimeout(5*time.Minute))
 })

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
@@ -124,15 +126,23 @@ func (m *Machine) patienceLeft(start time.Time, total time.Duration, wanted stri
 // silence puts into words what a stalled machine last did.
 func (m *Machine) silence() string {
 	quiet := m.patience.Quiet.Round(time.Second)
-	lines := m.log.Tail(1)
+	lines := m.log.Lines()
 	if len(lines) == 0 {
 		return fmt.Sprintf("not one byte came on %s in %v", consoleName(m.host.Arch), quiet)
+	}
+	text := ""
+	for _, l := range slices.Backward(lines) {
+		// An event is for programs; what a person looks for is the last text.
+		if _, event, _ := boot.ParseEvent([]byte(l.Text)); !event && strings.TrimSpace(l.Text) != "" {
+			text = l.Text
+			break
+		}
 	}
 	last := m.log.Last()
 	if last == "" {
 		last = "the start"
 	}
-	return fmt.Sprintf("no progress for %v after %s; the last line was: %s", quiet, last, lines[0].Text)
+	return fmt.Sprintf("no progress for %v after %s; the last line was: %s", quiet, last, text)
 }
 
 func (m *Machine) interrupted(ctx context.Context, wanted string) error {

@@ -71,6 +71,8 @@ func Rules() []Rule {
 			"no init: the kernel found no program to run as PID 1", Fatal),
 		trace(RuleInitDied, "Attempted to kill init!", `Attempted to kill init! exitcode=0x([0-9a-f]{8})`,
 			"init died: PID 1 ended (exitcode 0x$1)", Fatal),
+		trace("oom", "Kernel panic", `Kernel panic - not syncing: System is deadlocked on memory`,
+			"out of memory: the kernel found nothing to kill; give the machine more memory", Fatal),
 		trace(RulePanic, "Kernel panic", `Kernel panic - not syncing: (.*)`, "kernel panic: $1", Fatal),
 		trace("oops", "BUG: ", `BUG: (unable to handle .*|kernel NULL pointer .*)`, "kernel oops: $1", Fatal),
 		trace("oops", "kernel BUG at", `kernel BUG at (\S+)!`, "kernel BUG at $1", Fatal),

@@ -99,12 +99,22 @@ func toCase(spec types.SpecReport, boots map[string]reports.Boot) reports.Case {
 	if c.Outcome != reports.Passed {
 		c.Class, c.Title = blame(spec)
 		c.Failure = failureText(spec)
+		if m := awaited.FindStringSubmatch(spec.Failure.Message); m != nil {
+			c.Awaited = m[1]
+		}
 	}
 	return c
 }
 
 // said finds the first line of a harness.Failure inside an assertion's text.
 var said = regexp.MustCompile(`(?m)^\s*(?:Unexpected error:\s*)?(guest|infra|stalled|misuse): (.+)$`)
+
+// What a harness.Failure says after its cause. A report shows the console, the
+// command and the evidence of the machine itself, so its text leaves them out.
+var (
+	awaited  = regexp.MustCompile(`(?m)^\s*machine \S+ reached \S+, awaited (.+)$`)
+	appendix = regexp.MustCompile(`(?ms)^\s*(last \d+ console lines:|the console stayed silent)\n.*?^\s*evidence: [^\n]*\n?`)
+)
 
 // blame classifies a failed spec by what was said of it.
 func blame(spec types.SpecReport) (reports.Class, string) {
@@ -126,7 +136,7 @@ func blame(spec types.SpecReport) (reports.Class, string) {
 }
 
 func failureText(spec types.SpecReport) string {
-	text := spec.Failure.Message
+	text := appendix.ReplaceAllString(spec.Failure.Message, "")
 	if spec.Failure.ForwardedPanic != "" {
 		text += "\n" + spec.Failure.ForwardedPanic + "\n" + spec.Failure.Location.FullStackTrace
 	}
