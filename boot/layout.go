@@ -29,12 +29,38 @@ const (
 	AgentWord = "seatrial.agent="
 )
 
-// Runtime is a bundle's runtime.json: what is done around the container, in
-// this order: mounts, directories, and the namespace for containerd.
+// Runtime is a bundle's runtime.json: what is done around the container.
+// Before it is made: mounts, directories, control groups; between its making
+// and its start: network interfaces, then names for its namespaces.
 type Runtime struct {
-	Mounts    []RuntimeMount `json:"mounts,omitempty"`
-	Mkdir     []string       `json:"mkdir,omitempty"`     // made 0755 after the mounts
-	Namespace string         `json:"namespace,omitempty"` // services only; empty: [Namespace]
+	Cgroups    []string           `json:"cgroups,omitempty"` // made in every hierarchy, relative to its root
+	Mounts     []RuntimeMount     `json:"mounts,omitempty"`
+	Mkdir      []string           `json:"mkdir,omitempty"` // made 0755 after the mounts
+	Interfaces []RuntimeInterface `json:"interfaces,omitempty"`
+	BindNS     RuntimeNamespaces  `json:"bindNS,omitzero"`
+	Namespace  string             `json:"namespace,omitempty"` // services only; empty: [Namespace]
+}
+
+// RuntimeInterface is a network interface that the container is given. With
+// Add it is made, as a link of that kind; without, one that exists is moved
+// into the container. Peer alone means a veth pair.
+type RuntimeInterface struct {
+	Name         string `json:"name,omitempty"`
+	Add          string `json:"add,omitempty"`          // kind of link to make, such as "dummy" or "wireguard"
+	Peer         string `json:"peer,omitempty"`         // veth only: the end that stays in the root namespace
+	CreateInRoot bool   `json:"createInRoot,omitempty"` // made in the root namespace, then moved
+}
+
+// RuntimeNamespaces are the paths that the container's namespaces are bound
+// to, so that others can enter them by name. Empty: not bound.
+type RuntimeNamespaces struct {
+	Cgroup string `json:"cgroup,omitempty"`
+	Ipc    string `json:"ipc,omitempty"`
+	Mnt    string `json:"mnt,omitempty"`
+	Net    string `json:"net,omitempty"`
+	Pid    string `json:"pid,omitempty"`
+	User   string `json:"user,omitempty"`
+	Uts    string `json:"uts,omitempty"`
 }
 
 // RuntimeMount is one mount made before the container is created. A relative
