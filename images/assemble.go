@@ -30,16 +30,11 @@ type assembly struct {
 // run writes the image into the folder.
 func (a *assembly) run(ctx context.Context) (err error) {
 	start := time.Now()
-	file, err := os.CreateTemp(a.dir, "spool-*")
-	if err != nil {
+	if a.spool, err = newSpool(a.dir); err != nil {
 		return err
 	}
-	// Without a name it goes with the process, whatever ends that.
-	if err := os.Remove(file.Name()); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	a.spool, a.root = &spool{file: file}, newTree()
+	defer func() { err = errors.Join(err, a.spool.file.Close()) }()
+	a.root = newTree()
 	kernel, err := a.kernel(ctx)
 	if err != nil {
 		return err
