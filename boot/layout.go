@@ -7,6 +7,7 @@ const (
 	OnbootDir     = ContainersDir + "/onboot" // NNN-name, run one after another
 	OnshutdownDir = ContainersDir + "/onshutdown"
 	ServicesDir   = ContainersDir + "/services" // name, run by containerd
+	VolumesDir    = ContainersDir + "/volumes"  // NAME/lower, NAME/merged, and NAME/tmp unless read-only
 
 	Namespace        = "services.linuxkit" // containerd's namespace for services
 	RuntimeConfig    = "/etc/containerd/runtime-config.toml"

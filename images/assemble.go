@@ -21,6 +21,7 @@ type assembly struct {
 	sources    map[string]string // file of the host -> digest
 
 	spool  *spool
+	ucode  *entry // nil: none
 	root   *tree
 	trees  map[string]*tree  // image digest -> its files
 	shared map[string]string // image digest -> where the first bundle holds its files
@@ -29,21 +30,16 @@ type assembly struct {
 // run writes the image into the folder.
 func (a *assembly) run(ctx context.Context) (err error) {
 	start := time.Now()
-	file, err := os.CreateTemp(a.dir, "spool-*")
-	if err != nil {
+	if a.spool, err = newSpool(a.dir); err != nil {
 		return err
 	}
-	// Without a name it goes with the process, whatever ends that.
-	if err := os.Remove(file.Name()); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	a.spool, a.root = &spool{file: file}, newTree()
+	defer func() { err = errors.Join(err, a.spool.file.Close()) }()
+	a.root = newTree()
 	kernel, err := a.kernel(ctx)
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{a.init, a.bundles, a.files} {
+	for _, step := range []func(context.Context) error{a.init, a.volumes, a.bundles, a.files} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -94,6 +90,11 @@ func (a *assembly) kernel(ctx context.Context) (*entry, error) {
 	if k.Tar != nil {
 		archive = *k.Tar
 	}
+	if k.Ucode != "" {
+		if a.ucode, err = find("ucode", k.Ucode, "name the archive of microcode with kernel.ucode, or remove it"); err != nil {
+			return nil, err
+		}
+	}
 	kernel, err := find("binary", binary, "name the kernel's file with kernel.binary")
 	if err != nil || archive == "" || archive == "none" {
 		return kernel, err
@@ -137,7 +138,7 @@ func (a *assembly) bundles(ctx context.Context) error {
 
 func (a *assembly) bundle(ctx context.Context, at string, c Container) error {
 	img := a.components[c.Image]
-	b, err := newBundle(at, c, img, a.shared[img.digest])
+	b, err := newBundle(at, c, img, a.shared[img.digest], names{a.spec.ids(), a.spec.volumes()})
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (a *assembly) files(ctx context.Context) error {
 	for i, f := range a.spec.Files {
 		err := ctx.Err()
 		if err == nil {
-			err = f.place(a.root, a.spool, a.sources[f.Source])
+			err = a.file(f)
 		}
 		if err != nil {
 			return fmt.Errorf("%s%w", a.spec.where(fmt.Sprintf("files[%d]", i)), err)
@@ -170,9 +171,45 @@ func (a *assembly) files(ctx context.Context) error {
 	return nil
 }
 
+func (a *assembly) file(f File) error {
+	if f.Metadata != "" {
+		text, err := a.spec.Metadata(f.Metadata)
+		if err != nil {
+			return err
+		}
+		contents := string(text)
+		f.Contents = &contents
+	}
+	return f.place(a.root, a.spool, a.sources[f.Source], a.spec.ids())
+}
+
+// volumes adds what the containers share.
+func (a *assembly) volumes(ctx context.Context) error {
+	for i, v := range a.spec.Volumes {
+		var files *tree
+		var err error
+		switch {
+		case v.Format == "oci":
+			files, err = a.layout(ctx, v)
+		case v.Image != "":
+			files, err = a.flatten(ctx, v.Image)
+		}
+		if err == nil {
+			err = v.place(a.root, files)
+		}
+		if err != nil {
+			return fmt.Errorf("%svolume %q: %w", a.spec.where(fmt.Sprintf("volumes[%d]", i)), v.Name, err)
+		}
+	}
+	return nil
+}
+
 // write writes kernel, initramfs, command line and what is known of them.
 func (a *assembly) write(ctx context.Context, kernel *entry) error {
 	im := &Image{Arch: a.b.Arch, Cmdline: ParseCmdline(a.spec.Kernel.Cmdline).String(), Sources: map[string]string{}, Sizes: map[string]int64{}}
+	if a.ucode != nil {
+		im.UcodeSize = a.ucode.size + padding(a.ucode.size)
+	}
 	for ref, c := range a.components {
 		im.Sources[ref] = c.digest
 	}
@@ -194,7 +231,7 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 			_, err := io.Copy(w, io.NewSectionReader(kernel.data, 0, kernel.size))
 			return err
 		}},
-		{initrdFile, func(w io.Writer) error { return writeInitramfs(w, a.root) }},
+		{initrdFile, a.initramfs},
 		{cmdlineFile, func(w io.Writer) error { _, err := io.WriteString(w, im.Cmdline); return err }},
 	} {
 		digest, size, err := create(ctx, filepath.Join(a.dir, part.name), part.write)
@@ -211,6 +248,23 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 	}
 	return writeFile(filepath.Join(a.dir, imageFile), strings.NewReader(string(description)))
 }
+
+// initramfs writes the microcode, if any, and the root. The kernel looks for
+// microcode in the first archive only, long before it unpacks anything
+// (Documentation/x86/microcode.rst); an archive begins at a multiple of four.
+func (a *assembly) initramfs(w io.Writer) error {
+	if a.ucode != nil {
+		if _, err := io.Copy(w, io.NewSectionReader(a.ucode.data, 0, a.ucode.size)); err != nil {
+			return err
+		}
+		if _, err := w.Write(make([]byte, padding(a.ucode.size))); err != nil {
+			return err
+		}
+	}
+	return writeInitramfs(w, a.root)
+}
+
+func padding(size int64) int64 { return (4 - size%4) % 4 }
 
 // create writes a file and returns the digest and size of what was written.
 func create(ctx context.Context, path string, write func(io.Writer) error) (digest string, size int64, err error) {

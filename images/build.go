@@ -107,23 +107,24 @@ func (b *Builder) say(format string, args ...any) {
 func (b *Builder) resolve(ctx context.Context, s *Spec) (map[string]*component, error) {
 	found := map[string]*component{}
 	var wrong []error
-	for _, use := range s.references() {
-		if found[use.ref] != nil {
+	for _, use := range s.references(b.Arch) {
+		key := use.key(b.Arch)
+		if found[key] != nil {
 			continue
 		}
-		found[use.ref] = &component{}
-		c, err := b.component(ctx, use.ref)
+		found[key] = &component{}
+		c, err := b.component(ctx, use.ref, use.arch)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s%w", s.where(use.path), err))
 			continue
 		}
-		found[use.ref] = c
+		found[key] = c
 	}
 	return found, errors.Join(wrong...)
 }
 
-func (b *Builder) component(ctx context.Context, ref string) (*component, error) {
-	img, err := b.Source.Image(ctx, ref, b.Arch)
+func (b *Builder) component(ctx context.Context, ref, arch string) (*component, error) {
+	img, err := b.Source.Image(ctx, ref, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -135,23 +136,45 @@ func (b *Builder) component(ctx context.Context, ref string) (*component, error)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: cannot read its config: %w", ref, err)
 	}
-	if config.Architecture != b.Arch {
-		return nil, fmt.Errorf("image %s is for %s, not for %s", ref, config.Architecture, b.Arch)
+	if config.Architecture != arch {
+		return nil, fmt.Errorf("image %s is for %s, not for %s", ref, config.Architecture, arch)
 	}
 	return &component{ref: ref, image: img, digest: digest.String(), config: config.Config}, nil
 }
 
 // use is a place in the spec that names an image.
-type use struct{ path, ref string }
+type use struct{ path, ref, arch string }
 
-func (s *Spec) references() []use {
-	uses := []use{{"kernel.image", s.Kernel.Image}}
+// key names the image among the components: its reference, with the
+// architecture if that is not the machine's own.
+func (u use) key(own string) string {
+	if u.arch == own {
+		return u.ref
+	}
+	return u.ref + " for " + u.arch
+}
+
+// references are the images the spec uses on a machine of an architecture.
+func (s *Spec) references(arch string) []use {
+	uses := []use{{"kernel.image", s.Kernel.Image, arch}}
 	for i, ref := range s.Init {
-		uses = append(uses, use{fmt.Sprintf("init[%d]", i), ref})
+		uses = append(uses, use{fmt.Sprintf("init[%d]", i), ref, arch})
 	}
 	for _, l := range s.lists() {
 		for i, c := range l.items {
-			uses = append(uses, use{fmt.Sprintf("%s[%d].image", l.kind, i), c.Image})
+			uses = append(uses, use{fmt.Sprintf("%s[%d].image", l.kind, i), c.Image, arch})
+		}
+	}
+	for i, v := range s.Volumes {
+		if v.Image == "" {
+			continue
+		}
+		archs := []string{arch}
+		if v.Format == "oci" {
+			archs = v.architectures(arch)
+		}
+		for _, a := range archs {
+			uses = append(uses, use{fmt.Sprintf("volumes[%d].image", i), v.Image, a})
 		}
 	}
 	return uses

@@ -31,13 +31,13 @@ func bundlePath(kind string, i int, name string) string {
 // newBundle describes the bundle of a container. The files of an image that an
 // earlier bundle holds already are at shared; otherwise shared is empty, and
 // they go into this bundle, to where the result's shared says.
-func newBundle(at string, c Container, img *component, shared string) (*bundle, error) {
+func newBundle(at string, c Container, img *component, shared string, known names) (*bundle, error) {
 	fromLabel, err := labelSettings(c.Image, img.config)
 	if err != nil {
 		return nil, err
 	}
 	settings := c.over(fromLabel)
-	config, err := ociConfig(settings, img.config)
+	config, err := ociConfig(settings, img.config, known)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +81,16 @@ func runtimeTable(b *bundle, s Settings) boot.Runtime {
 	}
 	r.Mkdir = s.Runtime.Mkdir
 	r.Namespace = str(s.Runtime.Namespace)
+	r.Cgroups = s.Runtime.Cgroups
+	for _, n := range s.Runtime.Interfaces {
+		r.Interfaces = append(r.Interfaces, boot.RuntimeInterface{Name: n.Name, Add: str(n.Add), Peer: str(n.Peer), CreateInRoot: isTrue(n.CreateInRoot)})
+	}
+	if b := s.Runtime.BindNS; b != nil {
+		r.BindNS = boot.RuntimeNamespaces{
+			Cgroup: str(b.Cgroup), Ipc: str(b.IPC), Mnt: str(b.Mnt), Net: str(b.Net),
+			Pid: str(b.PID), User: str(b.User), Uts: str(b.UTS),
+		}
+	}
 	return r
 }
 

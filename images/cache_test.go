@@ -131,8 +131,8 @@ func TestBuildErrors(t *testing.T) {
 		"no command":        {"amd64", head + "services:\n  - {name: x, image: test/init}\n", nil, []string{`machine.yml:3:5: services "x": neither the YAML nor the image has a command`}},
 		"hostname":          {"amd64", service + "hostname: h\n", nil, []string{`hostname "h" needs a namespace of its own: add uts: new`}},
 		"bad label": {"amd64", service, func(s shelf) {
-			s["test/web"] = image(t, "amd64", v1.Config{Labels: map[string]string{label: `{"bindz": [], "userns": "new"}`}})
-		}, []string{`label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`, "userns: is not supported yet"}},
+			s["test/web"] = image(t, "amd64", v1.Config{Labels: map[string]string{label: `{"bindz": [], "uid": "nobody"}`}})
+		}, []string{`label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`}},
 		"hostile layer": {"amd64", service, func(s shelf) {
 			s["test/web"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}}, layer{file("../x", "")})
 		}, []string{"machine.yml:3:5: services \"web\": ", "climbs out of the root"}},

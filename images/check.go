@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // containerName is what both runc and containerd accept as an identifier
@@ -49,6 +51,56 @@ func (d *decoder) checkSpec(s *Spec) {
 	for i, f := range s.Files {
 		d.checkFile(fmt.Sprintf("files[%d]", i), f)
 	}
+	d.checkVolumes(s)
+	d.checkNames(s)
+}
+
+// checkNames notes ids and volumes that are named and not there.
+func (d *decoder) checkNames(s *Spec) {
+	ids, volumes := s.ids(), s.volumes()
+	id := func(at string, id *ID) {
+		if _, err := id.number(ids); err != nil {
+			d.problem(at, err.Error(), "write a number, or the name of a container")
+		}
+	}
+	for _, l := range s.lists() {
+		for i, c := range l.items {
+			at := fmt.Sprintf("%s[%d]", l.kind, i)
+			id(at+".uid", c.UID)
+			id(at+".gid", c.GID)
+			for j := range c.AdditionalGids {
+				id(fmt.Sprintf("%s.additionalGids[%d]", at, j), &c.AdditionalGids[j])
+			}
+			c.eachBind(func(key string, m specs.Mount) {
+				if _, err := fromVolume(m, volumes); err != nil {
+					d.problem(at+"."+key, err.Error(), "")
+				}
+			})
+		}
+	}
+	for i := range s.Files {
+		id(fmt.Sprintf("files[%d].uid", i), &s.Files[i].UID)
+		id(fmt.Sprintf("files[%d].gid", i), &s.Files[i].GID)
+	}
+}
+
+// eachBind calls f for what may name a volume, sound ones only.
+func (s Settings) eachBind(f func(key string, m specs.Mount)) {
+	for _, l := range []struct {
+		key   string
+		binds []string
+	}{{"binds", s.Binds}, {"binds.add", s.BindsAdd}} {
+		for i, text := range l.binds {
+			if m, err := parseBind(text); err == nil {
+				f(fmt.Sprintf("%s[%d]", l.key, i), m)
+			}
+		}
+	}
+	for i, m := range s.Mounts {
+		if m, err := m.complete(); err == nil {
+			f(fmt.Sprintf("mounts[%d]", i), m)
+		}
+	}
 }
 
 func (d *decoder) reference(at, ref, hint string) {
@@ -65,7 +117,7 @@ func (d *decoder) reference(at, ref, hint string) {
 // bad reports whether the value at a path was already found to be wrong; one
 // mistake should not be two problems.
 func (d *decoder) bad(at string) bool {
-	return slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Text, at+": ") })
+	return slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Field == at })
 }
 
 func (d *decoder) container(at string, c Container, service bool) {
@@ -128,7 +180,7 @@ func (s Settings) checkScalars(problem func(key, text, hint string)) {
 	for _, ns := range []struct {
 		key   string
 		value *string
-	}{{"net", s.Net}, {"ipc", s.IPC}, {"uts", s.UTS}, {"pid", s.PID}} {
+	}{{"net", s.Net}, {"ipc", s.IPC}, {"uts", s.UTS}, {"pid", s.PID}, {"userns", s.Userns}} {
 		if v := str(ns.value); v != "" && !slices.Contains([]string{"host", "root", "new"}, v) && (v != "none" || ns.key != "net") && !path.IsAbs(v) {
 			problem(ns.key, fmt.Sprintf("%q is not a namespace", v), "write host, new (net also none) or the absolute path of a namespace file")
 		}
@@ -142,17 +194,75 @@ func (s Settings) checkScalars(problem func(key, text, hint string)) {
 	if v := str(s.RootfsPropagation); v != "" && !slices.Contains([]string{"private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"}, v) {
 		problem("rootfsPropagation", fmt.Sprintf("%q is not a propagation mode", v), "write private, shared, slave or unbindable, with or without r before it")
 	}
-	if s.Runtime == nil {
+	if n := len(s.UIDMappings) + len(s.GIDMappings); (str(s.Userns) == "new") != (n > 0) {
+		problem("userns", fmt.Sprintf("is %q with %d mappings", cmp.Or(str(s.Userns), "host"), n), "a new user namespace needs uidMappings and gidMappings, and only a new one takes them")
+	}
+	for _, l := range []struct {
+		key  string
+		list []IDMapping
+	}{{"uidMappings", s.UIDMappings}, {"gidMappings", s.GIDMappings}} {
+		for i, m := range l.list {
+			if m.Size == 0 {
+				problem(fmt.Sprintf("%s[%d].size", l.key, i), "maps nothing", "write how many ids are mapped, such as 65536")
+			}
+		}
+	}
+	s.Resources.check(problem)
+	s.Runtime.check(problem)
+}
+
+func (r *Runtime) check(problem func(key, text, hint string)) {
+	if r == nil {
 		return
 	}
-	for i, m := range s.Runtime.Mounts {
+	for i, m := range r.Mounts {
 		if m.Destination == "" {
 			problem(fmt.Sprintf("runtime.mounts[%d]", i), "has no destination", "say where it is mounted")
 		}
 	}
-	if ns := str(s.Runtime.Namespace); ns != "" && !containerName.MatchString(ns) {
+	if ns := str(r.Namespace); ns != "" && !containerName.MatchString(ns) {
 		problem("runtime.namespace", fmt.Sprintf("%q cannot name a namespace of containerd", ns), "use letters and digits with single . _ - between them")
 	}
+	for i, n := range r.Interfaces {
+		at := fmt.Sprintf("runtime.interfaces[%d]", i)
+		switch {
+		case n.Name == "":
+			problem(at+".name", "is missing", "name the interface")
+		case len(n.Name) > maxInterface || strings.ContainsAny(n.Name, "/ "):
+			problem(at+".name", fmt.Sprintf("%q cannot name an interface", n.Name), fmt.Sprintf("%d bytes without blanks and slashes is what the kernel takes", maxInterface))
+		}
+		if str(n.Add) == "veth" && str(n.Peer) == "" {
+			problem(at+".peer", "is missing", "a veth is a pair: name the end that stays outside")
+		}
+		if str(n.Peer) != "" && str(n.Add) != "veth" && str(n.Add) != "" {
+			problem(at+".peer", fmt.Sprintf("an interface of kind %s has none", str(n.Add)), "remove it, or write add: veth")
+		}
+	}
+	for i, c := range r.Cgroups {
+		if _, err := cleanName(c); err != nil {
+			problem(fmt.Sprintf("runtime.cgroups[%d]", i), err.Error(), "write the path below the root of the hierarchy")
+		}
+	}
+	if b := r.BindNS; b != nil {
+		for _, f := range b.paths() {
+			if v := str(f.path); v != "" && !path.IsAbs(v) {
+				problem("runtime.bindNS."+f.kind, fmt.Sprintf("%q is not absolute", v), "write the path from /, such as /run/netns/web")
+			}
+		}
+	}
+}
+
+// maxInterface is IFNAMSIZ-1 (include/uapi/linux/if.h).
+const maxInterface = 15
+
+// nsPath is a namespace's kind and where it is bound.
+type nsPath struct {
+	kind string
+	path *string
+}
+
+func (b *BindNS) paths() []nsPath {
+	return []nsPath{{"cgroup", b.Cgroup}, {"ipc", b.IPC}, {"mnt", b.Mnt}, {"net", b.Net}, {"pid", b.PID}, {"user", b.User}, {"uts", b.UTS}}
 }
 
 // checkFile checks an item of files.
@@ -171,16 +281,19 @@ func (d *decoder) checkFile(at string, f File) {
 	for _, k := range []struct {
 		name string
 		set  bool
-	}{{"contents", f.Contents != nil}, {"source", f.Source != ""}, {"directory", f.Directory}, {"symlink", f.Symlink != ""}} {
+	}{{"contents", f.Contents != nil}, {"source", f.Source != ""}, {"directory", f.Directory}, {"symlink", f.Symlink != ""}, {"metadata", f.Metadata != ""}} {
 		if k.set {
 			kinds = append(kinds, k.name)
 		}
 	}
 	switch {
-	case len(kinds) == 0 && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Text, at+".") }):
-		d.problem(at, fmt.Sprintf("%s has no content", f.Path), `give it one of contents, source, directory: true or symlink; contents: "" makes an empty file`)
+	case len(kinds) == 0 && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Field, at+".") }):
+		d.problem(at, fmt.Sprintf("%s has no content", f.Path), `give it one of contents, source, directory: true, symlink or metadata; contents: "" makes an empty file`)
 	case len(kinds) > 1:
 		d.problem(at, fmt.Sprintf("%s is given as %s", f.Path, strings.Join(kinds, " and ")), "keep one of them")
+	}
+	if f.Metadata != "" && f.Metadata != "yaml" && f.Metadata != "json" {
+		d.problem(at+".metadata", fmt.Sprintf("%q is no format", f.Metadata), "write yaml or json")
 	}
 	if f.Optional && f.Source == "" {
 		d.problem(at+".optional", "has no effect without source", "remove it")
@@ -201,6 +314,10 @@ func parseMode(mode string, otherwise uint32) (uint32, error) {
 	}
 	return uint32(m), nil
 }
+
+func itoa(i int) string { return strconv.Itoa(i) }
+
+func quoted(s string) string { return strconv.Quote(s) }
 
 // str is the string a pointer points to; empty for nil.
 func str(p *string) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -19,12 +20,9 @@ const maxYAML = 1 << 20
 // stand for a very long one.
 const maxNodes = 100_000
 
-// Types of keys that are known and hold nothing: a blank field of one of these
-// with a yaml tag tells the decoder what to do with the key.
-type (
-	unsupported struct{} // an error that says so
-	ignored     struct{} // accepted without effect
-)
+// ignored is the type of a key that is accepted and has no effect: a blank
+// field of it with a yaml tag tells the decoder.
+type ignored struct{}
 
 // decoder fills structs from YAML nodes and collects everything that does not
 // fit. The library's own decoding stops being strict at scalars: it would take
@@ -43,7 +41,7 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 		return nil
 	}
 	if strings.TrimSpace(string(src)) == "" {
-		d.problem("", "the file is empty", "a spec needs at least a kernel")
+		d.misplaced(place{}, "", "the file is empty", "a spec needs at least a kernel")
 		return nil
 	}
 	var doc yaml.Node
@@ -60,7 +58,7 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 
 // syntax notes an error of the YAML library, with its place if it tells one.
 func (d *decoder) syntax(err error) {
-	p := Problem{Text: "not YAML: " + err.Error(), Hint: "check the indentation and the quotes around here"}
+	p := Problem{File: d.file, Text: "not YAML: " + err.Error(), Hint: "check the indentation and the quotes around here"}
 	var e *yaml.LoadError
 	if !errors.As(err, &e) {
 		d.problems = append(d.problems, p)
@@ -84,7 +82,7 @@ func (d *decoder) syntax(err error) {
 func (d *decoder) decodeStruct(n *yaml.Node, v any) { d.decode(n, reflect.ValueOf(v).Elem(), "") }
 
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
-	d.at[path] = place{n.Line, n.Column}
+	d.at[path] = place{d.file, n.Line, n.Column}
 	if d.nodes++; d.nodes > maxNodes || len(d.problems) >= maxProblems {
 		if d.nodes == maxNodes+1 {
 			d.problem(path, fmt.Sprintf("is the value number %d", d.nodes), "that is more than any machine needs: is something repeated through aliases (*)?")
@@ -96,6 +94,10 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 	if n.ShortTag() == "!!null" {
 		d.problem(path, "has no value", "give it one, or remove the key")
+		return
+	}
+	if id, ok := v.Addr().Interface().(*ID); ok {
+		d.id(n, id, path)
 		return
 	}
 	switch v.Kind() {
@@ -134,7 +136,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Nod
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content) && len(d.problems) < maxProblems; i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		here := place{key.Line, key.Column}
+		here := place{d.file, key.Line, key.Column}
 		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
 			d.misplaced(here, path, "this key is not a plain word", "merge keys (<<) and keys that are lists or mappings are not supported: write the fields out")
 			continue
@@ -148,27 +150,29 @@ func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Nod
 	}
 }
 
-// field decodes one key of a struct, or says why there is no such key.
+// field decodes one key of a struct, or says why there is no such key. A tag
+// may list several spellings of a key; the first one is its name.
 func (d *decoder) field(key, value *yaml.Node, v reflect.Value, path string) {
-	here, inner := place{key.Line, key.Column}, join(path, key.Value)
+	here := place{d.file, key.Line, key.Column}
 	if len(d.problems) >= maxProblems {
 		return
 	}
 	var known []string
 	for _, f := range taggedFields(v.Type()) {
-		tag := f.Tag.Get("yaml")
-		known = append(known, tag)
-		switch {
-		case tag != key.Value:
-		case f.Type == reflect.TypeFor[unsupported]():
-			d.misplaced(here, inner, "is not supported yet", "remove it; it is never ignored silently, so the image cannot be built with it")
-			return
-		case f.Type == reflect.TypeFor[ignored]():
-			return
-		default:
-			d.decode(value, v.FieldByIndex(f.Index), inner)
+		spellings := strings.Split(f.Tag.Get("yaml"), ",")
+		known = append(known, spellings[0])
+		if !slices.Contains(spellings, key.Value) {
+			continue
+		}
+		inner := join(path, spellings[0])
+		if first, twice := d.at[inner]; twice {
+			d.misplaced(here, inner, fmt.Sprintf("is given twice, first in line %d", first.line), "remove one of them")
 			return
 		}
+		if f.Type != reflect.TypeFor[ignored]() {
+			d.decode(value, v.FieldByIndex(f.Index), inner)
+		}
+		return
 	}
 	d.misplaced(here, path, fmt.Sprintf("unknown key %q", key.Value), didYouMean(key.Value, known))
 }
@@ -205,12 +209,15 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(n.Value)
+		if strings.HasPrefix(n.Value, "@pkg:") {
+			d.problem(path, "is a template for the tag of a package's source", "write the tag itself; linuxkit pkg show-tag prints it")
+		}
 		if strings.ContainsRune(n.Value, 0) || !utf8.ValidString(n.Value) {
 			d.problem(path, "holds a NUL or is not UTF-8", "put binary data into a file and name it with source")
 		}
 	case reflect.Bool:
 		v.SetBool(strings.EqualFold(n.Value, "true"))
-	case reflect.Uint32, reflect.Uint64:
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		var u uint64
 		if u, err = strconv.ParseUint(n.Value, 10, v.Type().Bits()); err == nil {
 			v.SetUint(u)
@@ -226,6 +233,19 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
+// id decodes a number or the name of a container.
+func (d *decoder) id(n *yaml.Node, id *ID, path string) {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value != "" {
+		id.Name = n.Value
+		return
+	}
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
+		d.problem(path, "must be a number or the name of a container, but is "+describe(n), "")
+		return
+	}
+	d.scalar(n, reflect.ValueOf(&id.Number).Elem(), path)
+}
+
 func (d *decoder) wrongType(n *yaml.Node, v reflect.Value, path string) {
 	switch {
 	case v.Kind() == reflect.String && n.Kind == yaml.ScalarNode:
@@ -234,8 +254,6 @@ func (d *decoder) wrongType(n *yaml.Node, v reflect.Value, path string) {
 		d.problem(path, "must be a string, but is "+describe(n), "")
 	case v.Kind() == reflect.Bool:
 		d.problem(path, "must be true or false, but is "+describe(n), "write true or false, without quotes")
-	case n.ShortTag() == "!!str" && (strings.HasSuffix(path, "id") || strings.Contains(path, "Gids[")):
-		d.problem(path, "must be a number, but is "+describe(n), "names of containers as ids are not supported yet: write the number")
 	default:
 		d.problem(path, "must be a whole number, but is "+describe(n), "write it in decimal, without quotes")
 	}

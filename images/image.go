@@ -31,6 +31,8 @@ type Image struct {
 
 	Sources map[string]string // image reference -> digest of the image it led to
 
+	UcodeSize int64 `json:",omitempty"` // bytes of microcode before the root's archive in the initramfs
+
 	Sizes map[string]int64 // of the files in the cache, to notice one that was cut short
 }
 

@@ -76,7 +76,7 @@ func (im *Image) ReadFile(name string) ([]byte, fs.FileMode, error) {
 		return nil, 0, fmt.Errorf("images: cannot read the image %s: %w", im.Name, err)
 	}
 	defer f.Close()
-	t, err := readInitramfs(f)
+	t, err := readInitramfs(io.NewSectionReader(f, im.UcodeSize, 1<<62))
 	if err != nil {
 		return nil, 0, fmt.Errorf("images: the initramfs %s is damaged: %w", im.InitrdPath, err)
 	}

@@ -101,5 +101,8 @@ func (s shelf) Image(_ context.Context, ref, _ string) (v1.Image, error) {
 	return nil, ErrNotFound
 }
 
+// newSection is what follows an offset of a file.
+func newSection(r io.ReaderAt, at int64) io.ReaderAt { return io.NewSectionReader(r, at, 1<<62) }
+
 func octal(n uint32) string  { return strconv.FormatUint(uint64(n), 8) }
 func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

@@ -31,6 +31,19 @@ type spool struct {
 	size int64
 }
 
+// newSpool makes an empty spool in a folder; empty: that for temporary files.
+func newSpool(dir string) (*spool, error) {
+	file, err := os.CreateTemp(dir, "spool-*")
+	if err != nil {
+		return nil, err
+	}
+	// Without a name it goes with the process, whatever ends that.
+	if err := os.Remove(file.Name()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &spool{file: file}, nil
+}
+
 // add copies n bytes into the spool.
 func (s *spool) add(r io.Reader, n int64) (io.ReaderAt, error) {
 	at := s.size

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-func newSpool(t testing.TB) *spool {
+func testSpool(t testing.TB) *spool {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "spool"))
 	if err != nil {
@@ -70,7 +70,7 @@ func TestFlatten(t *testing.T) {
 		"device":              {[]layer{{{Typeflag: tar.TypeChar, Name: "dev/mem", Mode: 0o600, Devmajor: 1, Devminor: 1}}}, map[string]string{"dev/mem": "char 600 0:0 1:1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layers...), newSpool(t))
+			f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layers...), testSpool(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestFlattenRefuses(t *testing.T) {
 		"root as a file":        {layer{file(".", "x")}, "can only be a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layer), newSpool(t))
+			_, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, c.layer), testSpool(t))
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "layer 1 of 1") {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -141,7 +141,7 @@ func TestFlattenDamage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := &flattener{tree: newTree(), spool: newSpool(t)}
+			f := &flattener{tree: newTree(), spool: testSpool(t)}
 			err = f.layer(context.Background(), liar{made, c.raw})
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q (%v)", err, c.want, img)
@@ -151,12 +151,12 @@ func TestFlattenDamage(t *testing.T) {
 }
 
 func TestFlattenLimits(t *testing.T) {
-	f := &flattener{tree: newTree(), spool: newSpool(t)}
+	f := &flattener{tree: newTree(), spool: testSpool(t)}
 	f.entries = maxEntries
 	if err := f.unpack(bytes.NewReader(layer{file("a", "")}.archive(t))); err == nil || !strings.Contains(err.Error(), "more than 1000000 entries") {
 		t.Errorf("entries: %v", err)
 	}
-	f = &flattener{tree: newTree(), spool: newSpool(t), bytes: maxBytes - 1}
+	f = &flattener{tree: newTree(), spool: testSpool(t), bytes: maxBytes - 1}
 	if err := f.unpack(bytes.NewReader(layer{file("a", "x")}.archive(t))); err != nil {
 		t.Errorf("the last byte fits: %v", err)
 	}
@@ -167,13 +167,13 @@ func TestFlattenLimits(t *testing.T) {
 	if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Size: 5 << 30}); err != nil {
 		t.Fatal(err)
 	}
-	f = &flattener{tree: newTree(), spool: newSpool(t)}
+	f = &flattener{tree: newTree(), spool: testSpool(t)}
 	if err := f.unpack(&b); err == nil || !strings.Contains(err.Error(), "are too many") {
 		t.Errorf("lying size: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := flatten(ctx, image(t, "amd64", v1.Config{}, layer{file("a", "")}), newSpool(t)); err == nil {
+	if _, err := flatten(ctx, image(t, "amd64", v1.Config{}, layer{file("a", "")}), testSpool(t)); err == nil {
 		t.Error("a cancelled context did not end it")
 	}
 }
@@ -182,7 +182,7 @@ func TestFlattenLimits(t *testing.T) {
 // links to folders stay.
 func TestOver(t *testing.T) {
 	flat := func(l layer) *tree {
-		f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, l), newSpool(t))
+		f, err := flatten(context.Background(), image(t, "amd64", v1.Config{}, l), testSpool(t))
 		if err != nil {
 			t.Fatal(err)
 		}

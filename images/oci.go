@@ -10,9 +10,15 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// names are what settings may refer to by name.
+type names struct {
+	ids     map[string]uint32
+	volumes map[string]Volume
+}
+
 // ociConfig is the config.json of a container: what the image says, then its
 // label, then the YAML.
-func ociConfig(s Settings, image v1.Config) (*specs.Spec, error) {
+func ociConfig(s Settings, image v1.Config, known names) (*specs.Spec, error) {
 	command := s.Command
 	if command == nil {
 		command = slices.Concat(image.Entrypoint, image.Cmd)
@@ -27,13 +33,13 @@ func ociConfig(s Settings, image v1.Config) (*specs.Spec, error) {
 	if env == nil {
 		env = image.Env
 	}
-	process, err := process(s)
+	process, err := process(s, known.ids)
 	if err != nil {
 		return nil, err
 	}
 	process.Args, process.Env = command, env
 	process.Cwd = cmp.Or(str(s.Cwd), image.WorkingDir, "/")
-	mounts, err := ociMounts(s)
+	mounts, err := ociMounts(s, known.volumes)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +58,7 @@ func ociConfig(s Settings, image v1.Config) (*specs.Spec, error) {
 	}, nil
 }
 
-func process(s Settings) (*specs.Process, error) {
+func process(s Settings, ids map[string]uint32) (*specs.Process, error) {
 	caps, err := capabilityList(s.Capabilities)
 	if err != nil {
 		return nil, err
@@ -62,7 +68,6 @@ func process(s Settings) (*specs.Process, error) {
 		return nil, err
 	}
 	p := &specs.Process{
-		User: specs.User{AdditionalGids: s.AdditionalGids},
 		Capabilities: &specs.LinuxCapabilities{
 			Bounding:  slices.Compact(slices.Sorted(slices.Values(slices.Concat(caps, ambient)))),
 			Effective: caps, Inheritable: caps, Permitted: caps, Ambient: ambient,
@@ -70,11 +75,18 @@ func process(s Settings) (*specs.Process, error) {
 		NoNewPrivileges: isTrue(s.NoNewPrivileges),
 		OOMScoreAdj:     s.OOMScoreAdj,
 	}
-	if s.UID != nil {
-		p.User.UID = *s.UID
+	if p.User.UID, err = s.UID.number(ids); err != nil {
+		return nil, fmt.Errorf("uid: %w", err)
 	}
-	if s.GID != nil {
-		p.User.GID = *s.GID
+	if p.User.GID, err = s.GID.number(ids); err != nil {
+		return nil, fmt.Errorf("gid: %w", err)
+	}
+	for _, id := range s.AdditionalGids {
+		n, err := id.number(ids)
+		if err != nil {
+			return nil, fmt.Errorf("additionalGids: %w", err)
+		}
+		p.User.AdditionalGids = append(p.User.AdditionalGids, n)
 	}
 	for _, text := range s.Rlimits {
 		limit, err := parseRlimit(text)
@@ -87,7 +99,7 @@ func process(s Settings) (*specs.Process, error) {
 }
 
 // ociMounts is the default mounts with those of the settings over them, by destination.
-func ociMounts(s Settings) ([]specs.Mount, error) {
+func ociMounts(s Settings, volumes map[string]Volume) ([]specs.Mount, error) {
 	dev := []string{"nosuid", "strictatime", "mode=755", "size=65536k"}
 	sys := []string{"nosuid", "noexec", "nodev"}
 	if isTrue(s.Readonly) {
@@ -95,6 +107,9 @@ func ociMounts(s Settings) ([]specs.Mount, error) {
 	}
 	mounts := map[string]specs.Mount{}
 	add := func(m specs.Mount, err error) error {
+		if err == nil {
+			m, err = fromVolume(m, volumes)
+		}
 		mounts[m.Destination] = m
 		return err
 	}
@@ -128,7 +143,9 @@ func ociMounts(s Settings) ([]specs.Mount, error) {
 func linux(s Settings) (*specs.Linux, error) {
 	l := &specs.Linux{
 		Namespaces:        namespaces(s),
-		Resources:         resources(s.Resources),
+		UIDMappings:       ociMappings(s.UIDMappings),
+		GIDMappings:       ociMappings(s.GIDMappings),
+		Resources:         s.Resources.oci(),
 		Sysctl:            s.Sysctl,
 		CgroupsPath:       str(s.CgroupsPath),
 		RootfsPropagation: str(s.RootfsPropagation),
@@ -168,6 +185,7 @@ func namespaces(s Settings) []specs.LinuxNamespace {
 		{specs.NetworkNamespace, str(s.Net)},
 		{specs.IPCNamespace, str(s.IPC)},
 		{specs.UTSNamespace, str(s.UTS)},
+		{specs.UserNamespace, str(s.Userns)},
 	} {
 		switch n.value {
 		case "", "host", "root":
@@ -182,23 +200,6 @@ func namespaces(s Settings) []specs.LinuxNamespace {
 
 func sharesHost(ns *string) bool {
 	return strings.Contains(" host root ", " "+cmp.Or(str(ns), "host")+" ")
-}
-
-func resources(r *Resources) *specs.LinuxResources {
-	out := &specs.LinuxResources{}
-	if r == nil {
-		return out
-	}
-	if r.Memory != nil {
-		out.Memory = &specs.LinuxMemory{Limit: r.Memory.Limit}
-	}
-	if r.CPU != nil {
-		out.CPU = &specs.LinuxCPU{Shares: r.CPU.Shares, Quota: r.CPU.Quota, Period: r.CPU.Period, Cpus: str(r.CPU.Cpus)}
-	}
-	if r.Pids != nil {
-		out.Pids = &specs.LinuxPids{Limit: r.Pids.Limit}
-	}
-	return out
 }
 
 func isTrue(p *bool) bool { return p != nil && *p }

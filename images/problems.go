@@ -7,32 +7,39 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a YAML text.
+// Problem is one thing that is wrong with a YAML text, or likely to be.
 type Problem struct {
+	File         string
 	Line, Column int    // from 1; 0 if the problem has no place
+	Field        string // path of the value, such as "services[1].image"; empty: the whole text
 	Text         string // what is wrong
 	Hint         string // what to do about it
 }
 
-// SpecError is all that is wrong with a YAML text, in the order of its lines.
-type SpecError struct {
-	File     string
-	Problems []Problem
+// String is "file:line:col: field: text; hint".
+func (p Problem) String() string {
+	line := p.File + ": "
+	if p.Line > 0 {
+		line = fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
+	}
+	if p.Field != "" {
+		line += p.Field + ": "
+	}
+	line += p.Text
+	if p.Hint != "" {
+		line += "; " + p.Hint
+	}
+	return line
 }
 
-// Error returns one line for each problem: "file:line:col: text; hint".
+// SpecError is all that is wrong with YAML texts, in the order of their lines.
+type SpecError struct{ Problems []Problem }
+
+// Error returns one line for each problem, see [Problem.String].
 func (e *SpecError) Error() string {
 	var lines []string
 	for _, p := range e.Problems {
-		line := e.File + ": "
-		if p.Line > 0 {
-			line = fmt.Sprintf("%s:%d:%d: ", e.File, p.Line, p.Column)
-		}
-		line += p.Text
-		if p.Hint != "" {
-			line += "; " + p.Hint
-		}
-		lines = append(lines, line)
+		lines = append(lines, p.String())
 	}
 	return strings.Join(lines, "\n")
 }
@@ -40,7 +47,10 @@ func (e *SpecError) Error() string {
 // maxProblems are shown at once; a text with more is not a spec at all.
 const maxProblems = 100
 
-type place struct{ line, column int }
+type place struct {
+	file         string
+	line, column int
+}
 
 // problem notes that the value at path is wrong. A path that is not in the
 // text, such as that of a missing key, is placed at what encloses it.
@@ -55,11 +65,8 @@ func (d *decoder) problem(path, text, hint string) {
 
 // misplaced is problem for what has no value, such as a key.
 func (d *decoder) misplaced(at place, path, text, hint string) {
-	if path != "" {
-		text = path + ": " + text
-	}
 	if len(d.problems) < maxProblems {
-		d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: text, Hint: hint})
+		d.problems = append(d.problems, Problem{File: cmp.Or(at.file, d.file), Line: at.line, Column: at.column, Field: path, Text: text, Hint: hint})
 	}
 }
 
@@ -67,13 +74,24 @@ func (d *decoder) err() error {
 	if len(d.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(d.problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	if len(d.problems) == maxProblems {
-		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("these are the first %d problems", maxProblems), Hint: "the rest is not shown"})
+	sortProblems(d.problems)
+	if len(d.problems) >= maxProblems {
+		d.problems = append(d.problems[:maxProblems], Problem{File: d.file, Text: fmt.Sprintf("these are the first %d problems", maxProblems), Hint: "the rest is not shown"})
 	}
-	return &SpecError{File: d.file, Problems: d.problems}
+	return &SpecError{Problems: d.problems}
+}
+
+// sortProblems sorts by line within each file; files stay in their order.
+func sortProblems(list []Problem) {
+	order := map[string]int{}
+	for _, p := range list {
+		if _, known := order[p.File]; !known {
+			order[p.File] = len(order)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 }
 
 // didYouMean is the hint for a word that is not one of the known ones: the

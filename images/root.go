@@ -71,7 +71,7 @@ func settleMachine(t *tree) error {
 
 // place puts an item of files into the machine's root. The source was seen
 // with a digest when the build began; another one now is an error.
-func (f File) place(root *tree, s *spool, digest string) error {
+func (f File) place(root *tree, s *spool, digest string, ids map[string]uint32) error {
 	name, err := cleanName(f.Path)
 	if err != nil {
 		return err
@@ -100,7 +100,12 @@ func (f File) place(root *tree, s *spool, digest string) error {
 	default:
 		n = newFile(mode, str(f.Contents))
 	}
-	n.uid, n.gid = f.UID, f.GID
+	if n.uid, err = f.UID.number(ids); err != nil {
+		return err
+	}
+	if n.gid, err = f.GID.number(ids); err != nil {
+		return err
+	}
 	return root.put(name, n)
 }
 

@@ -54,14 +54,14 @@ func capabilityList(caps []string) ([]string, error) {
 }
 
 // parseBind reads "source:destination[:options]". Options replace the default
-// rw,rshared; rbind is always among them.
+// rw,rshared; rbind is always among them. The source may be a volume's name.
 func parseBind(bind string) (specs.Mount, error) {
 	parts := strings.Split(bind, ":")
 	if len(parts) < 2 || len(parts) > 3 {
 		return specs.Mount{}, fmt.Errorf("%q is not of the form SOURCE:DESTINATION[:OPTIONS]", bind)
 	}
-	if !path.IsAbs(parts[0]) {
-		return specs.Mount{}, fmt.Errorf("the source of %q is not an absolute path, and volumes are not supported yet", bind)
+	if !path.IsAbs(parts[0]) && !volumeName.MatchString(parts[0]) {
+		return specs.Mount{}, fmt.Errorf("the source of %q is neither an absolute path nor the name of a volume", bind)
 	}
 	if !path.IsAbs(parts[1]) {
 		return specs.Mount{}, fmt.Errorf("the destination of %q is not an absolute path", bind)
@@ -128,10 +128,18 @@ func (m Mount) complete() (specs.Mount, error) {
 		return specs.Mount{}, fmt.Errorf("the mount on %q has no type: write one, such as tmpfs or bind", m.Destination)
 	}
 	out := specs.Mount{Destination: cmp.Or(m.Destination, places[kind]), Type: kind, Source: cmp.Or(m.Source, kind), Options: m.Options}
+	out.UIDMappings, out.GIDMappings = ociMappings(m.UIDMappings), ociMappings(m.GIDMappings)
 	if !path.IsAbs(out.Destination) {
 		return specs.Mount{}, fmt.Errorf("the mount of type %s has no absolute destination: write one", kind)
 	}
 	return out, nil
+}
+
+func ociMappings(list []IDMapping) (out []specs.LinuxIDMapping) {
+	for _, m := range list {
+		out = append(out, specs.LinuxIDMapping(m))
+	}
+	return out
 }
 
 func (v Device) check() error {
@@ -175,7 +183,7 @@ func (s Settings) over(base Settings) Settings {
 		replace(&merged, *s.Runtime)
 		s.Runtime = &merged
 	}
-	for _, p := range []**string{&s.Cwd, &s.Net, &s.IPC, &s.UTS, &s.PID} {
+	for _, p := range []**string{&s.Cwd, &s.Net, &s.IPC, &s.UTS, &s.PID, &s.Userns} {
 		if str(*p) == "" {
 			*p = nil // these have no empty value to replace anything with
 		}

@@ -1,17 +1,8 @@
 package images
 
-import (
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
-
-	"go.yaml.in/yaml/v4"
-)
-
-// Spec is a LinuxKit YAML file: what a machine consists of.
+// Spec is what a machine consists of: one LinuxKit YAML file, or several merged.
 type Spec struct {
-	Name string // the file's base name without its suffix; names the image
+	Name string // the first file's base name without its suffix; names the image
 
 	Kernel     Kernel      `yaml:"kernel"`
 	Init       []string    `yaml:"init"`       // references of images laid over the root, in order
@@ -19,12 +10,11 @@ type Spec struct {
 	Onshutdown []Container `yaml:"onshutdown"` // run one after another when the machine stops
 	Services   []Container `yaml:"services"`   // run by containerd
 	Files      []File      `yaml:"files"`      // written last, over everything else
+	Volumes    []Volume    `yaml:"volumes"`    // trees that containers share through binds and mounts
 
-	_ ignored     `yaml:"trust"` // upstream accepts it and does nothing with it
-	_ unsupported `yaml:"volumes"`
+	_ ignored `yaml:"trust"` // upstream accepts it and does nothing with it
 
-	file string
-	at   map[string]place // path of a value, such as "services[1].image" -> where it stands
+	at map[string]place // path of a value, such as "services[1].image" -> where it stands
 }
 
 // Kernel says where kernel and modules come from and what the kernel is told.
@@ -33,8 +23,7 @@ type Kernel struct {
 	Cmdline string  `yaml:"cmdline"`
 	Binary  *string `yaml:"binary"` // file in the image; nil: "kernel"
 	Tar     *string `yaml:"tar"`    // archive in the image unpacked at /; nil: "kernel.tar"; "none" or "": no archive
-
-	_ unsupported `yaml:"ucode"`
+	Ucode   string  `yaml:"ucode"`  // archive of CPU microcode in the image, given to the kernel before the initramfs
 }
 
 // Container is an item of onboot, onshutdown or services.
@@ -64,10 +53,13 @@ type Settings struct {
 	UTS               *string           `yaml:"uts"`
 	PID               *string           `yaml:"pid"` // "new" (default), "host" or a path
 	Hostname          *string           `yaml:"hostname"`
-	Readonly          *bool             `yaml:"readonly"` // default false
-	UID               *uint32           `yaml:"uid"`
-	GID               *uint32           `yaml:"gid"`
-	AdditionalGids    []uint32          `yaml:"additionalGids"`
+	Readonly          *bool             `yaml:"readonly"`    // default false
+	Userns            *string           `yaml:"userns"`      // "host" (default), "new" or a path
+	UIDMappings       []IDMapping       `yaml:"uidMappings"` // of a user namespace that is new
+	GIDMappings       []IDMapping       `yaml:"gidMappings"`
+	UID               *ID               `yaml:"uid"`
+	GID               *ID               `yaml:"gid"`
+	AdditionalGids    []ID              `yaml:"additionalGids"`
 	NoNewPrivileges   *bool             `yaml:"noNewPrivileges"`
 	OOMScoreAdj       *int              `yaml:"oomScoreAdj"` // -1000 to 1000
 	RootfsPropagation *string           `yaml:"rootfsPropagation"`
@@ -79,10 +71,6 @@ type Settings struct {
 	ReadonlyPaths     []string          `yaml:"readonlyPaths"`
 	Annotations       map[string]string `yaml:"annotations"`
 	Runtime           *Runtime          `yaml:"runtime"`
-
-	_ unsupported `yaml:"userns"`
-	_ unsupported `yaml:"uidMappings"`
-	_ unsupported `yaml:"gidMappings"`
 }
 
 // Mount is a mount inside a container, or before it is made (see [Runtime]).
@@ -92,8 +80,17 @@ type Mount struct {
 	Source      string   `yaml:"source"`
 	Options     []string `yaml:"options"`
 
-	_ unsupported `yaml:"uidmappings"`
-	_ unsupported `yaml:"gidmappings"`
+	// An ID-mapped mount: needs a runc of 1.2 or newer and a file system that can.
+	UIDMappings []IDMapping `yaml:"uidMappings,uidmappings"`
+	GIDMappings []IDMapping `yaml:"gidMappings,gidmappings"`
+}
+
+// IDMapping maps Size ids of a container, from ContainerID on, to those of the
+// host from HostID on.
+type IDMapping struct {
+	ContainerID uint32 `yaml:"containerID,containerid,containerId"`
+	HostID      uint32 `yaml:"hostID,hostid,hostId"`
+	Size        uint32 `yaml:"size"`
 }
 
 // Device is a device node of a container and the right to use it. With Path
@@ -106,48 +103,35 @@ type Device struct {
 	Mode  string `yaml:"mode"` // octal, required
 }
 
-// Resources limits a container through its cgroup. Nil fields set no limit.
-type Resources struct {
-	Memory *struct {
-		Limit *int64 `yaml:"limit"` // bytes
-
-		_ unsupported `yaml:"reservation"`
-		_ unsupported `yaml:"swap"`
-		_ unsupported `yaml:"kernel"`
-		_ unsupported `yaml:"kernelTCP"`
-		_ unsupported `yaml:"swappiness"`
-		_ unsupported `yaml:"disableOOMKiller"`
-	} `yaml:"memory"`
-	CPU *struct {
-		Shares *uint64 `yaml:"shares"` // relative weight
-		Quota  *int64  `yaml:"quota"`  // microseconds of each period
-		Period *uint64 `yaml:"period"` // microseconds
-		Cpus   *string `yaml:"cpus"`   // list such as "0-1,3"
-
-		_ unsupported `yaml:"mems"`
-		_ unsupported `yaml:"realtimeRuntime"`
-		_ unsupported `yaml:"realtimePeriod"`
-	} `yaml:"cpu"`
-	Pids *struct {
-		Limit *int64 `yaml:"limit"` // processes and threads
-	} `yaml:"pids"`
-
-	_ unsupported `yaml:"devices"`
-	_ unsupported `yaml:"blockio"`
-	_ unsupported `yaml:"blockIO"`
-	_ unsupported `yaml:"hugepageLimits"`
-	_ unsupported `yaml:"network"`
-}
-
 // Runtime is what is done around a container before it is made.
 type Runtime struct {
 	Mounts    []Mount  `yaml:"mounts"`
 	Mkdir     []string `yaml:"mkdir"`
 	Namespace *string  `yaml:"namespace"` // containerd's namespace, services only
 
-	_ unsupported `yaml:"cgroups"`
-	_ unsupported `yaml:"interfaces"`
-	_ unsupported `yaml:"bindNS"`
+	Cgroups    []string    `yaml:"cgroups"`       // made before the container, relative to the root of the hierarchy
+	Interfaces []Interface `yaml:"interfaces"`    // moved or made between create and start, in order
+	BindNS     *BindNS     `yaml:"bindNS,bindNs"` // where the container's namespaces are bound, to be joined by others
+}
+
+// Interface is a network interface of a container: an existing one that is
+// moved into its network namespace, or a new one.
+type Interface struct {
+	Name         string  `yaml:"name"`
+	Add          *string `yaml:"add"`  // kind of a new interface, such as "dummy"; with Peer: "veth"
+	Peer         *string `yaml:"peer"` // the other end of a veth pair, which stays outside
+	CreateInRoot *bool   `yaml:"createInRoot"`
+}
+
+// BindNS names files that keep a container's namespaces.
+type BindNS struct {
+	Cgroup *string `yaml:"cgroup"`
+	IPC    *string `yaml:"ipc"`
+	Mnt    *string `yaml:"mnt"`
+	Net    *string `yaml:"net"`
+	PID    *string `yaml:"pid"`
+	User   *string `yaml:"user"`
+	UTS    *string `yaml:"uts"`
 }
 
 // File is an item of files: a file, directory or symbolic link of the root.
@@ -159,73 +143,7 @@ type File struct {
 	Symlink   string  `yaml:"symlink"`  // the link's target
 	Optional  bool    `yaml:"optional"` // left out if Source does not exist
 	Mode      string  `yaml:"mode"`     // octal; default 0600, for a directory 0700
-	UID       uint32  `yaml:"uid"`
-	GID       uint32  `yaml:"gid"`
-
-	_ unsupported `yaml:"metadata"`
-}
-
-// LoadSpec reads the YAML file at path and parses it with [ParseSpec].
-func LoadSpec(path string) (*Spec, error) {
-	src, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("images: cannot read the image's YAML: %w", err)
-	}
-	return ParseSpec(path, src)
-}
-
-// ParseSpec parses a LinuxKit YAML text. The name is the file's: it stands in
-// errors and gives Spec.Name, and a relative files[].source is taken from its
-// folder; "~/" is the user's home. The error is a [*SpecError] with all
-// problems that were found.
-func ParseSpec(name string, src []byte) (*Spec, error) {
-	base := filepath.Base(name)
-	s := &Spec{Name: strings.TrimSuffix(strings.TrimSuffix(base, ".yml"), ".yaml"), file: name}
-	d := &decoder{file: name, at: map[string]place{}}
-	if root := d.parse(src); root != nil {
-		d.decodeStruct(root, s)
-		s.at = d.at
-		if root.Kind == yaml.MappingNode {
-			d.checkSpec(s)
-		}
-	}
-	if err := d.err(); err != nil {
-		return nil, err
-	}
-	for i := range s.Files {
-		source, err := hostPath(name, s.Files[i].Source)
-		if err != nil {
-			d.problem(fmt.Sprintf("files[%d].source", i), err.Error(), "write the path in full")
-			return nil, d.err()
-		}
-		s.Files[i].Source = source
-	}
-	return s, nil
-}
-
-// hostPath resolves a source named in the YAML file.
-func hostPath(yaml, source string) (string, error) {
-	if rest, ok := strings.CutPrefix(source, "~/"); ok {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("the home folder for %q is not known: %w", source, err)
-		}
-		return filepath.Join(home, rest), nil
-	}
-	if source == "" || filepath.IsAbs(source) {
-		return source, nil
-	}
-	return filepath.Join(filepath.Dir(yaml), source), nil
-}
-
-// where returns "file:line:col: " for the value at a path such as
-// "services[1].image", or as much of it as is known.
-func (s *Spec) where(path string) string {
-	if p, ok := s.at[path]; ok {
-		return fmt.Sprintf("%s:%d:%d: ", s.file, p.line, p.column)
-	}
-	if s.file != "" {
-		return s.file + ": "
-	}
-	return ""
+	UID       ID      `yaml:"uid"`
+	GID       ID      `yaml:"gid"`
+	Metadata  string  `yaml:"metadata"` // "yaml" or "json": the contents are this spec, merged
 }

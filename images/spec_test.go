@@ -20,61 +20,76 @@ func TestSpecErrors(t *testing.T) {
 		text string
 		want []string // "line:col: text; hint", each a part of the line
 	}{
-		"empty":             {"", []string{"x.yml: the file is empty; "}},
-		"only comments":     {"# nothing\n", []string{"x.yml: the file holds only comments; "}},
-		"two documents":     {head + "---\na: 1\n", []string{"more than one document; remove the line"}},
-		"not YAML":          {head + "init: [a\nfiles: 1", []string{":3:6: not YAML: did not find expected ',' or ']' (while parsing a flow sequence that began in line 2)"}},
-		"tab":               {"kernel:\n\timage: x\n", []string{":2:1: not YAML: "}},
-		"a list":            {"- a\n", []string{":1:1: must be a mapping of keys to values, but is a list"}},
-		"no kernel":         {"init: [a]\n", []string{":1:1: kernel.image: is missing; a machine needs a kernel"}},
-		"unknown key":       {head + "servces: []\n", []string{`:2:1: unknown key "servces"; did you mean "services"?`}},
-		"far from any key":  {head + "xylophone: 1\n", []string{`:2:1: unknown key "xylophone"; known are: kernel, init, onboot`}},
-		"wrong case":        {service + "noNewPrivilegs: true\n", []string{`:5:5: services[0]: unknown key "noNewPrivilegs"; did you mean "noNewPrivileges"?`}},
-		"volumes":           {head + "volumes: []\n", []string{":2:1: volumes: is not supported yet; remove it"}},
-		"ucode":             {"kernel:\n  image: k\n  ucode: x\n", []string{":3:3: kernel.ucode: is not supported yet"}},
-		"userns":            {service + "userns: new\n", []string{":5:5: services[0].userns: is not supported yet"}},
-		"interfaces":        {service + "runtime:\n      interfaces: []\n      bindNS: {}\n      cgroups: [a]\n", []string{":6:7: services[0].runtime.interfaces: is not", ":7:7: services[0].runtime.bindNS: is not", ":8:7: services[0].runtime.cgroups: is not"}},
-		"swap":              {service + "resources: {memory: {limit: 1, swap: 1}}\n", []string{":5:36: services[0].resources.memory.swap: is not supported yet"}},
-		"metadata":          {head + "files:\n  - {path: /a, metadata: yaml}\n", []string{":3:16: files[0].metadata: is not supported yet"}},
-		"duplicate key":     {head + "init: []\nkernel: {}\n", []string{":3:1: kernel: is given twice, first in line 1; remove one"}},
-		"merge key":         {"kernel: &k {image: a}\ninit:\n  - <<: *k\n", []string{":3:5: init[0]: must be a string, but is a mapping"}},
-		"merge in mapping":  {head + "services:\n  - <<: {name: a}\n    image: b\n    name: c\n", []string{":3:5: services[0]: this key is not a plain word; merge keys"}},
-		"null":              {head + "init:\n", []string{":2:6: init: has no value; give it one"}},
-		"unquoted mode":     {head + "files:\n  - {path: /a, contents: x, mode: 0644}\n", []string{`:3:35: files[0].mode: must be a string, but is the number 0644; quote it: "0644"`}},
-		"bad mode":          {head + "files:\n  - {path: /a, contents: x, mode: \"0999\"}\n", []string{`:3:35: files[0].mode: "0999" is not a file mode; write it in octal`}},
-		"huge mode":         {head + "files:\n  - {path: /a, contents: x, mode: \"100644\"}\n", []string{`files[0].mode: "100644" is not a file mode`}},
-		"number as string":  {service + "sysctl: {net.ipv4.ip_forward: 1}\n", []string{`services[0].sysctl.net.ipv4.ip_forward: must be a string, but is the number 1; quote it: "1"`}},
-		"string as bool":    {service + "readonly: yes\n", []string{":5:15: services[0].readonly: must be true or false, but is the string yes; write true or false"}},
-		"float as int":      {service + "oomScoreAdj: 1.5\n", []string{":5:18: services[0].oomScoreAdj: must be a whole number, but is the number 1.5"}},
-		"negative uid":      {service + "uid: -1\n", []string{":5:10: services[0].uid: -1 does not fit; write a decimal"}},
-		"named uid":         {service + "uid: web\n", []string{":5:10: services[0].uid: must be a number, but is the string web; names of containers as ids are not supported yet"}},
-		"octal int":         {service + "gid: 0o17\n", []string{":5:10: services[0].gid: 0o17 does not fit"}},
-		"string as list":    {service + "command: /bin/sh\n", []string{":5:14: services[0].command: must be a list, but is the string /bin/sh; write it as [a, b]"}},
-		"missing name":      {head + "onboot:\n  - image: a\n", []string{":3:5: onboot[0].name: is missing; name the container"}},
-		"missing image":     {head + "onboot:\n  - name: a\n", []string{":3:5: onboot[0].image: is missing; name the image"}},
-		"climbing name":     {head + "onboot:\n  - {name: ../x, image: a}\n", []string{`:3:12: onboot[0].name: "../x" cannot name a container`}},
-		"duplicate service": {service + "net: new\n  - name: web\n    image: b\n", []string{`:6:11: services[1].name: the service name "web" is already used by services[0]; give each`}},
-		"bad reference":     {head + "init: [\"Not A Ref\"]\n", []string{`:2:8: init[0]: "Not A Ref" is not an image reference; write it as`}},
-		"bad capability":    {service + "capabilities: [CAP_FLY]\n", []string{`:5:19: services[0].capabilities: unknown capability "CAP_FLY"; write the full name`}},
-		"volume bind":       {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: the source of "vol:/x" is not an absolute path, and volumes are not supported yet`}},
-		"bind of one part":  {service + "binds: [/dev]\n", []string{`:5:13: services[0].binds[0]: "/dev" is not of the form SOURCE:DESTINATION`}},
-		"tmpfs":             {service + "tmpfs: [\"/a:b:c\"]\n", []string{`:5:13: services[0].tmpfs[0]: "/a:b:c" is not of the form`}},
-		"rlimit":            {service + "rlimits: [\"nofiles,1,1\"]\n", []string{`:5:15: services[0].rlimits[0]: "nofiles,1,1" names no limit: did you mean "NOFILE"?`}},
-		"rlimit order":      {service + "rlimits: [\"nofile,2,1\"]\n", []string{"the soft limit is above the hard one"}},
-		"device mode":       {service + "devices: [{path: /dev/x, type: c, major: 1, minor: 3}]\n", []string{`:5:15: services[0].devices[0]: device /dev/x needs a mode`}},
-		"device type":       {service + "devices: [{path: all, type: x}]\n", []string{`:5:15: services[0].devices[0]: the type "x" of device "all" is none of b, c, u, p`}},
-		"mount type":        {service + "mounts: [{destination: /x, source: y}]\n", []string{`:5:14: services[0].mounts[0]: the mount on "/x" has no type`}},
-		"net":               {service + "net: bridge\n", []string{`:5:10: services[0].net: "bridge" is not a namespace; write host, new`}},
-		"none is for net":   {service + "pid: none\n", []string{`:5:10: services[0].pid: "none" is not a namespace`}},
-		"cwd":               {service + "cwd: a/b\n", []string{`:5:10: services[0].cwd: "a/b" is not absolute`}},
-		"env":               {service + "env: [A]\n", []string{`:5:11: services[0].env[0]: "A" is not of the form NAME=VALUE`}},
-		"onboot namespace":  {head + "onboot:\n  - {name: a, image: b, runtime: {namespace: x}}\n", []string{":3:46: onboot[0].runtime.namespace: has no effect here"}},
-		"cmdline":           {"kernel: {image: k, cmdline: \"a\\nb\"}\n", []string{":1:29: kernel.cmdline: holds a line break"}},
-		"file without path": {head + "files:\n  - contents: x\n", []string{":3:5: files[0].path: is missing"}},
-		"file, no content":  {head + "files:\n  - path: /a\n", []string{":3:5: files[0]: /a has no content; give it one of"}},
-		"file, two ways":    {head + "files:\n  - {path: /a, contents: x, source: y}\n", []string{":3:5: files[0]: /a is given as contents and source; keep one"}},
-		"climbing file":     {head + "files:\n  - {path: /a/../../b, contents: x}\n", []string{`:3:12: files[0].path: "/a/../../b" climbs out of the root`}},
-		"optional contents": {head + "files:\n  - {path: /a, contents: x, optional: true}\n", []string{":3:39: files[0].optional: has no effect without source"}},
+		"empty":              {"", []string{"x.yml: the file is empty; "}},
+		"only comments":      {"# nothing\n", []string{"x.yml: the file holds only comments; "}},
+		"two documents":      {head + "---\na: 1\n", []string{"more than one document; remove the line"}},
+		"not YAML":           {head + "init: [a\nfiles: 1", []string{":3:6: not YAML: did not find expected ',' or ']' (while parsing a flow sequence that began in line 2)"}},
+		"tab":                {"kernel:\n\timage: x\n", []string{":2:1: not YAML: "}},
+		"a list":             {"- a\n", []string{":1:1: must be a mapping of keys to values, but is a list"}},
+		"no kernel":          {"init: [a]\n", []string{":1:1: kernel.image: is missing; a machine needs a kernel"}},
+		"unknown key":        {head + "servces: []\n", []string{`:2:1: unknown key "servces"; did you mean "services"?`}},
+		"far from any key":   {head + "xylophone: 1\n", []string{`:2:1: unknown key "xylophone"; known are: kernel, init, onboot`}},
+		"wrong case":         {service + "noNewPrivilegs: true\n", []string{`:5:5: services[0]: unknown key "noNewPrivilegs"; did you mean "noNewPrivileges"?`}},
+		"interface name":     {service + "runtime: {interfaces: [{add: dummy}]}\n", []string{":5:28: services[0].runtime.interfaces[0].name: is missing"}},
+		"long interface":     {service + "runtime: {interfaces: [{name: abcdefghijklmnop}]}\n", []string{`interfaces[0].name: "abcdefghijklmnop" cannot name an interface; 15 bytes`}},
+		"veth alone":         {service + "runtime: {interfaces: [{name: a, add: veth}]}\n", []string{"interfaces[0].peer: is missing; a veth is a pair"}},
+		"dummy with peer":    {service + "runtime: {interfaces: [{name: a, add: dummy, peer: b}]}\n", []string{":5:56: services[0].runtime.interfaces[0].peer: an interface of kind dummy has none"}},
+		"climbing cgroup":    {service + "runtime: {cgroups: [../x]}\n", []string{`:5:25: services[0].runtime.cgroups[0]: "../x" climbs out`}},
+		"relative ns":        {service + "runtime: {bindNS: {net: a}}\n", []string{`:5:29: services[0].runtime.bindNS.net: "a" is not absolute`}},
+		"userns alone":       {service + "userns: new\n", []string{`:5:13: services[0].userns: is "new" with 0 mappings; a new user namespace needs`}},
+		"mapping of none":    {service + "userns: new\n    uidMappings: [{containerID: 0, hostID: 1}]\n", []string{":6:19: services[0].uidMappings[0].size: maps nothing"}},
+		"two spellings":      {service + "resources: {memory: {kernelTCP: 1, kerneltcp: 1}}\n", []string{":5:40: services[0].resources.memory.kernelTCP: is given twice, first in line 5"}},
+		"swappiness":         {service + "resources: {memory: {swappiness: 101}}\n", []string{":5:38: services[0].resources.memory.swappiness: is above 100"}},
+		"device access":      {service + "resources: {devices: [{allow: true, access: rwx}]}\n", []string{`:5:49: services[0].resources.devices[0].access: "rwx" holds more than`}},
+		"metadata":           {head + "files:\n  - {path: /a, metadata: toml}\n", []string{`:3:26: files[0].metadata: "toml" is no format; write yaml or json`}},
+		"metadata twice":     {head + "files:\n  - {path: /a, metadata: yaml, contents: x}\n", []string{":3:5: files[0]: /a is given as contents and metadata"}},
+		"unknown id":         {service + "uid: wbe\n", []string{`:5:10: services[0].uid: "wbe" is no container: did you mean "web"?`}},
+		"unknown file id":    {head + "files:\n  - {path: /a, contents: x, gid: nobody}\n", []string{`:3:34: files[0].gid: "nobody" is no container: known are: `}},
+		"id of a wrong type": {service + "gid: [1]\n", []string{":5:10: services[0].gid: must be a number or the name of a container, but is a list"}},
+		"unknown volume":     {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: there is no volume "vol": there are no volumes; a path begins`}},
+		"near volume":        {service + "mounts: [{type: bind, source: dat, destination: /x}]\nvolumes: [{name: data}]\n", []string{`:5:14: services[0].mounts[0]: there is no volume "dat": did you mean "data"?`}},
+		"read-only volume":   {service + "binds: [\"vol:/x\", \"vol:/y:ro\"]\nvolumes: [{name: vol, readonly: true}]\n", []string{`:5:13: services[0].binds[0]: volume vol is read-only, and bound to be written: add :ro`}},
+		"bind source":        {service + "binds: [\"a/b:/x\"]\n", []string{`the source of "a/b:/x" is neither an absolute path nor the name of a volume`}},
+		"volume names":       {head + "volumes: [{name: a}, {name: a}, {name: \"A\"}, {}]\n", []string{`:2:29: volumes[1].name: the volume name "a" is already used by volumes[0]`, `:2:40: volumes[2].name: "A" cannot name a volume`, ":2:46: volumes[3].name: is missing"}},
+		"volume formats":     {head + "volumes: [{name: a, format: oci}, {name: b, format: zip}, {name: c, platforms: [linux/amd64]}, {name: d, image: i, format: oci, platforms: [plan9/amd64]}]\n", []string{`volumes[0].image: is missing; format oci needs`, `volumes[1].format: "zip" is no format`, `volumes[2].platforms: has no effect`, `volumes[3].platforms[0]: "plan9/amd64" is not a platform of Linux`}},
+		"template":           {head + "init: [\"@pkg:../pkg/init\"]\n", []string{`:2:8: init[0]: is a template for the tag of a package's source; write the tag itself`}},
+		"duplicate key":      {head + "init: []\nkernel: {}\n", []string{":3:1: kernel: is given twice, first in line 1; remove one"}},
+		"merge key":          {"kernel: &k {image: a}\ninit:\n  - <<: *k\n", []string{":3:5: init[0]: must be a string, but is a mapping"}},
+		"merge in mapping":   {head + "services:\n  - <<: {name: a}\n    image: b\n    name: c\n", []string{":3:5: services[0]: this key is not a plain word; merge keys"}},
+		"null":               {head + "init:\n", []string{":2:6: init: has no value; give it one"}},
+		"unquoted mode":      {head + "files:\n  - {path: /a, contents: x, mode: 0644}\n", []string{`:3:35: files[0].mode: must be a string, but is the number 0644; quote it: "0644"`}},
+		"bad mode":           {head + "files:\n  - {path: /a, contents: x, mode: \"0999\"}\n", []string{`:3:35: files[0].mode: "0999" is not a file mode; write it in octal`}},
+		"huge mode":          {head + "files:\n  - {path: /a, contents: x, mode: \"100644\"}\n", []string{`files[0].mode: "100644" is not a file mode`}},
+		"number as string":   {service + "sysctl: {net.ipv4.ip_forward: 1}\n", []string{`services[0].sysctl.net.ipv4.ip_forward: must be a string, but is the number 1; quote it: "1"`}},
+		"string as bool":     {service + "readonly: yes\n", []string{":5:15: services[0].readonly: must be true or false, but is the string yes; write true or false"}},
+		"float as int":       {service + "oomScoreAdj: 1.5\n", []string{":5:18: services[0].oomScoreAdj: must be a whole number, but is the number 1.5"}},
+		"negative uid":       {service + "uid: -1\n", []string{":5:10: services[0].uid: -1 does not fit; write a decimal"}},
+		"octal int":          {service + "gid: 0o17\n", []string{":5:10: services[0].gid: 0o17 does not fit"}},
+		"string as list":     {service + "command: /bin/sh\n", []string{":5:14: services[0].command: must be a list, but is the string /bin/sh; write it as [a, b]"}},
+		"missing name":       {head + "onboot:\n  - image: a\n", []string{":3:5: onboot[0].name: is missing; name the container"}},
+		"missing image":      {head + "onboot:\n  - name: a\n", []string{":3:5: onboot[0].image: is missing; name the image"}},
+		"climbing name":      {head + "onboot:\n  - {name: ../x, image: a}\n", []string{`:3:12: onboot[0].name: "../x" cannot name a container`}},
+		"duplicate service":  {service + "net: new\n  - name: web\n    image: b\n", []string{`:6:11: services[1].name: the service name "web" is already used by services[0]; give each`}},
+		"bad reference":      {head + "init: [\"Not A Ref\"]\n", []string{`:2:8: init[0]: "Not A Ref" is not an image reference; write it as`}},
+		"bad capability":     {service + "capabilities: [CAP_FLY]\n", []string{`:5:19: services[0].capabilities: unknown capability "CAP_FLY"; write the full name`}},
+		"bind of one part":   {service + "binds: [/dev]\n", []string{`:5:13: services[0].binds[0]: "/dev" is not of the form SOURCE:DESTINATION`}},
+		"tmpfs":              {service + "tmpfs: [\"/a:b:c\"]\n", []string{`:5:13: services[0].tmpfs[0]: "/a:b:c" is not of the form`}},
+		"rlimit":             {service + "rlimits: [\"nofiles,1,1\"]\n", []string{`:5:15: services[0].rlimits[0]: "nofiles,1,1" names no limit: did you mean "NOFILE"?`}},
+		"rlimit order":       {service + "rlimits: [\"nofile,2,1\"]\n", []string{"the soft limit is above the hard one"}},
+		"device mode":        {service + "devices: [{path: /dev/x, type: c, major: 1, minor: 3}]\n", []string{`:5:15: services[0].devices[0]: device /dev/x needs a mode`}},
+		"device type":        {service + "devices: [{path: all, type: x}]\n", []string{`:5:15: services[0].devices[0]: the type "x" of device "all" is none of b, c, u, p`}},
+		"mount type":         {service + "mounts: [{destination: /x, source: y}]\n", []string{`:5:14: services[0].mounts[0]: the mount on "/x" has no type`}},
+		"net":                {service + "net: bridge\n", []string{`:5:10: services[0].net: "bridge" is not a namespace; write host, new`}},
+		"none is for net":    {service + "pid: none\n", []string{`:5:10: services[0].pid: "none" is not a namespace`}},
+		"cwd":                {service + "cwd: a/b\n", []string{`:5:10: services[0].cwd: "a/b" is not absolute`}},
+		"env":                {service + "env: [A]\n", []string{`:5:11: services[0].env[0]: "A" is not of the form NAME=VALUE`}},
+		"onboot namespace":   {head + "onboot:\n  - {name: a, image: b, runtime: {namespace: x}}\n", []string{":3:46: onboot[0].runtime.namespace: has no effect here"}},
+		"cmdline":            {"kernel: {image: k, cmdline: \"a\\nb\"}\n", []string{":1:29: kernel.cmdline: holds a line break"}},
+		"file without path":  {head + "files:\n  - contents: x\n", []string{":3:5: files[0].path: is missing"}},
+		"file, no content":   {head + "files:\n  - path: /a\n", []string{":3:5: files[0]: /a has no content; give it one of"}},
+		"file, two ways":     {head + "files:\n  - {path: /a, contents: x, source: y}\n", []string{":3:5: files[0]: /a is given as contents and source; keep one"}},
+		"climbing file":      {head + "files:\n  - {path: /a/../../b, contents: x}\n", []string{`:3:12: files[0].path: "/a/../../b" climbs out of the root`}},
+		"optional contents":  {head + "files:\n  - {path: /a, contents: x, optional: true}\n", []string{":3:39: files[0].optional: has no effect without source"}},
 		"all at once": {head + "init: 1\nservices:\n  - nam: web\n    readonly: 1\nfoo: 2\n", []string{
 			`:2:7: init: must be a list`, `:4:5: services[0]: unknown key "nam"; did you mean "name"?`, `:4:5: services[0].image: is missing`,
 			`:4:5: services[0].name: is missing`, `:5:15: services[0].readonly: must be true or false`, `:6:1: unknown key "foo"`,
@@ -160,18 +175,21 @@ services:
     readonly: true
     uid: 1
     gid: 4294967295
-    additionalGids: [2, 3]
+    additionalGids: [2, x]
     noNewPrivileges: true
     oomScoreAdj: -1000
     rootfsPropagation: shared
     cgroupsPath: x
-    resources: {memory: {limit: 1048576}, cpu: {shares: 2, quota: 3, period: 4, cpus: "0-1"}, pids: {limit: 5}}
+    resources: {memory: {limit: 1048576, reservation: 1, swap: 2, kernel: 3, kernelTCP: 4, swappiness: 5, disableOOMKiller: true}, cpu: {shares: 2, quota: 3, period: 4, cpus: "0-1", mems: "0", realtimeruntime: 1, realtimePeriod: 2}, pids: {limit: 5}, blockio: {weight: 10, leafweight: 5, weightDevice: [{major: 8, minor: 0, weight: 7}], throttlereadbpsdevice: [{major: 8, minor: 0, rate: 9}], throttleWriteIOPSDevice: [{major: 8, minor: 1, rate: 3}]}, hugepageLimits: [{pageSize: 2MB, limit: 1}], network: {classid: 6, priorities: [{name: eth0, priority: 1}]}, devices: [{allow: false, access: rwm}]}
     sysctl: {a.b: "1"}
     rlimits: ["nofile,10,20", "RLIMIT_CORE, 0, unlimited"]
     maskedPaths: [/x]
     readonlyPaths: [/y]
     annotations: {k: v}
-    runtime: {mounts: [{type: tmpfs, destination: /z}], mkdir: [w], namespace: n}
+    runtime: {mounts: [{type: tmpfs, destination: /z}], mkdir: [w], namespace: n, cgroups: [systemreserved], interfaces: [{name: wg0, add: wireguard, createInRoot: true}, {name: v0, add: veth, peer: v1}, {name: eth1}], bindNS: {net: /run/netns/x, uts: /run/u}}
+    userns: new
+    uidMappings: [{containerID: 0, hostID: 1000, size: 10}]
+    gidMappings: [{containerid: 1, hostid: 1001, size: 11}]
 files:
   - {path: a, contents: ""}
   - {path: /, directory: true, mode: "0755"}
@@ -184,10 +202,10 @@ files:
 	if s.Name != "full" || s.Files[2].Source != filepath.Join("dir", "sub", "b") || s.Files[3].Source != "/abs/c" {
 		t.Errorf("name %q, sources %q %q", s.Name, s.Files[2].Source, s.Files[3].Source)
 	}
-	if d := cmp.Diff([]uint32{2, 3}, s.Services[0].AdditionalGids); d != "" {
+	if d := cmp.Diff([]ID{{Number: 2}, {Name: "x"}}, s.Services[0].AdditionalGids); d != "" {
 		t.Error(d)
 	}
-	if c := s.Services[0]; c.BindsAdd == nil || c.Sysctl["a.b"] != "1" || *c.GID != 4294967295 || *c.OOMScoreAdj != -1000 || *c.Resources.CPU.Quota != 3 {
+	if c := s.Services[0]; c.BindsAdd == nil || c.Sysctl["a.b"] != "1" || c.GID.Number != 4294967295 || *c.OOMScoreAdj != -1000 || *c.Resources.CPU.Quota != 3 {
 		t.Errorf("%+v", c)
 	}
 	if s.Onboot[0].Command != nil || s.Onboot[0].Readonly != nil {
@@ -207,7 +225,7 @@ func TestDefault(t *testing.T) {
 	if len(consoles) == 0 || consoles[len(consoles)-1] != "ttyS0" {
 		t.Errorf("ttyS0 must be the last console, not %q", consoles)
 	}
-	for _, ref := range s.references() {
+	for _, ref := range s.references("amd64") {
 		if !strings.HasPrefix(ref.ref, Own) {
 			t.Errorf("%s: %s would need a registry", ref.path, ref.ref)
 		}
@@ -245,7 +263,7 @@ func FuzzParseSpec(f *testing.F) {
 				if strings.Contains(bundlePath("services", i, c.Name), "..") {
 					t.Errorf("service %q has a bundle elsewhere", c.Name)
 				}
-				if _, err := newBundle("/b", c, &component{}, ""); err != nil && len(c.Command) > 0 && str(c.Hostname) == "" {
+				if _, err := newBundle("/b", c, &component{}, "", names{s.ids(), s.volumes()}); err != nil && len(c.Command) > 0 && str(c.Hostname) == "" {
 					t.Errorf("accepted, but has no bundle: %v", err)
 				}
 			}

@@ -317,7 +317,7 @@ func TestResolve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := flatten(t.Context(), img, newSpool(t))
+		f, err := flatten(t.Context(), img, testSpool(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,268 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/seatrial/seatrial/boot"
+)
+
+// Lint names what is allowed in a spec and seldom meant, for a machine of an
+// architecture (amd64, arm64), before anything is built. [Builder.Lint] looks
+// into the kernel image as well.
+func (s *Spec) Lint(arch string) []Problem {
+	l := &linter{spec: s, arch: arch}
+	for _, rule := range []func(){l.console, l.phases, l.files, l.runtimeConfig, l.containers} {
+		rule()
+	}
+	sortProblems(l.found)
+	return l.found
+}
+
+// linter collects what the rules find.
+type linter struct {
+	spec  *Spec
+	arch  string
+	found []Problem
+}
+
+// warn notes something about the value at a path, or what encloses it.
+func (l *linter) warn(at, text, hint string) {
+	d := &decoder{at: l.spec.at, file: l.spec.at[""].file}
+	d.problem(at, text, hint)
+	l.found = append(l.found, d.problems...)
+}
+
+// serial is the first UART of the architecture's board under QEMU.
+func serial(arch string) string {
+	if arch == "arm64" {
+		return "ttyAMA0"
+	}
+	return "ttyS0"
+}
+
+// console: /dev/console is the last console= that registers. If that is not
+// the serial line it shows the kernel and nothing of init and containerd.
+func (l *linter) console() {
+	want, have := serial(l.arch), ParseCmdline(l.spec.Kernel.Cmdline).Consoles()
+	switch {
+	case len(have) == 0:
+		l.warn("kernel.cmdline", "has no console=", fmt.Sprintf("add console=%s, or the serial line stays silent", want))
+	case !slices.Contains(have, want):
+		l.warn("kernel.cmdline", fmt.Sprintf("has no console=%s, which is the serial line of %s", want, l.arch), fmt.Sprintf("add console=%s as the last one", want))
+	case have[len(have)-1] != want:
+		l.warn("kernel.cmdline", fmt.Sprintf("the last console is %s", have[len(have)-1]), fmt.Sprintf("put console=%s last: init and containerd write to the last console only", want))
+	}
+}
+
+// phases: upstream's start-up scripts come with the images of the programs they
+// start; without them the phases are left out and nobody says so.
+func (l *linter) phases() {
+	has := func(program string) bool {
+		return slices.ContainsFunc(l.spec.Init, func(ref string) bool {
+			r, err := name.ParseReference(ref)
+			return err == nil && strings.Contains(path.Base(r.Context().RepositoryStr()), program)
+		})
+	}
+	s := l.spec
+	if len(s.Init) == 0 {
+		l.warn("init", "names no image", "the machine has no init: add one, such as seatrial/init")
+		return
+	}
+	for _, phase := range []struct {
+		key, program string
+		items        []Container
+	}{{"onboot", "runc", s.Onboot}, {"onshutdown", "runc", s.Onshutdown}, {"services", "containerd", s.Services}, {"services", "runc", s.Services}} {
+		if len(phase.items) > 0 && !has(phase.program) {
+			l.warn(phase.key, fmt.Sprintf("no image of init is called %s", phase.program), fmt.Sprintf("add one, such as seatrial/%s: without it these containers are never started", phase.program))
+		}
+	}
+}
+
+// hidden are where init mounts a fresh tmpfs over the root.
+var hidden = []string{"/var", "/run", "/tmp", "/dev", "/proc", "/sys"}
+
+func under(dir, file string) bool { return file == dir || strings.HasPrefix(file, dir+"/") }
+
+func (l *linter) files() {
+	first := map[string]int{}
+	for i, f := range l.spec.Files {
+		at := fmt.Sprintf("files[%d]", i)
+		clean := path.Clean("/" + f.Path)
+		if f.Mode == "" && f.Symlink == "" {
+			l.warn(at, fmt.Sprintf("%s has no mode", clean), closed(f))
+		}
+		for _, dir := range hidden {
+			if under(dir, clean) {
+				l.warn(at+".path", fmt.Sprintf("%s is hidden: the machine mounts a file system over %s", clean, dir), "put it elsewhere, such as /etc, and let what needs it copy it")
+			}
+		}
+		if j, twice := first[clean]; twice && !f.Directory {
+			l.warn(at+".path", fmt.Sprintf("%s is written by files[%d] already", clean, j), "the last one wins: remove the other")
+		}
+		first[clean] = i
+	}
+}
+
+// closed tells what a missing mode does.
+func closed(f File) string {
+	usual, write := "0600", "0644"
+	if f.Directory {
+		usual, write = "0700", "0755"
+	}
+	return fmt.Sprintf("it becomes %s, and upstream's builder closes a parent that it makes too, for everyone but root: write mode: %q", usual, write)
+}
+
+// runtimeConfig looks at the options file of containerd if it is in files.
+func (l *linter) runtimeConfig() {
+	for i, f := range l.spec.Files {
+		if path.Clean("/"+f.Path) == boot.RuntimeConfig && f.Contents != nil {
+			l.options(fmt.Sprintf("files[%d].contents", i), *f.Contents)
+		}
+	}
+}
+
+func (l *linter) options(at, text string) {
+	values := map[string]any{}
+	if err := toml.Unmarshal([]byte(text), &values); err != nil {
+		l.warn(at, "is not TOML: "+err.Error(), `write options as cliopts = "--log-level debug"`)
+		return
+	}
+	for _, key := range []string{"cliopts", "stderr", "stdout"} {
+		value, given := values[key]
+		s, isText := value.(string)
+		switch {
+		case !given:
+		case !isText:
+			l.warn(at, fmt.Sprintf("%s must be a string", key), `upstream's init panics on anything else: write one string, such as "--log-level debug"`)
+		case key == "cliopts" && strings.ContainsAny(s, `'"`):
+			l.warn(at, fmt.Sprintf("the quotes in cliopts = %q reach containerd as they are", s), "words are split at white space only: leave the quotes out, and use containerd's own configuration for values with blanks")
+		case key != "cliopts" && s == "":
+			l.warn(at, fmt.Sprintf("%s is blank", key), "upstream's init does not start containerd then: remove the key to keep the default")
+		case key != "cliopts" && s != "stderr" && s != "stdout" && !path.IsAbs(s):
+			l.warn(at, fmt.Sprintf("%s = %q is not an absolute path", key, s), `write the path from /, or "stderr" or "stdout"`)
+		}
+	}
+	for key, value := range values {
+		if _, table := value.(map[string]any); table {
+			l.warn(at, fmt.Sprintf("the table [%s] is ignored", key), "write the keys at the top, before any [table]")
+		} else if !slices.Contains([]string{"cliopts", "stderr", "stdout"}, key) {
+			l.warn(at, fmt.Sprintf("the key %q is ignored", key), didYouMean(key, []string{"cliopts", "stderr", "stdout"}))
+		}
+	}
+}
+
+// writable are where a directory can be made: the root is read-only.
+var writable = []string{"/var", "/run", "/tmp", "/dev", "/sys/fs/cgroup"}
+
+func (l *linter) containers() {
+	for _, list := range l.spec.lists() {
+		for i, c := range list.items {
+			at := fmt.Sprintf("%s[%d]", list.kind, i)
+			l.version1(at+".resources", c.Resources)
+			if c.Runtime == nil {
+				continue
+			}
+			for j, dir := range c.Runtime.Mkdir {
+				if path.IsAbs(dir) && !slices.ContainsFunc(writable, func(w string) bool { return under(w, path.Clean(dir)) }) {
+					l.warn(fmt.Sprintf("%s.runtime.mkdir[%d]", at, j), fmt.Sprintf("%s cannot be made: the root is read-only", dir), "add it to files with directory: true, or choose a place below /var or /run")
+				}
+			}
+		}
+	}
+}
+
+// version1 names limits that only cgroup v1 has; the default is v2.
+func (l *linter) version1(at string, r *Resources) {
+	if v, _ := ParseCmdline(l.spec.Kernel.Cmdline).Value("linuxkit.unified_cgroup_hierarchy"); r == nil || v == "0" {
+		return
+	}
+	ignored := func(key string, given bool) {
+		if given {
+			l.warn(at+"."+key, "has no effect under cgroup v2", "remove it, or boot with linuxkit.unified_cgroup_hierarchy=0 where the init honours that")
+		}
+	}
+	if m := r.Memory; m != nil {
+		ignored("memory.kernel", m.Kernel != nil)
+		ignored("memory.kernelTCP", m.KernelTCP != nil)
+		ignored("memory.swappiness", m.Swappiness != nil)
+		ignored("memory.disableOOMKiller", m.DisableOOMKiller != nil)
+	}
+	if c := r.CPU; c != nil {
+		ignored("cpu.realtimeRuntime", c.RealtimeRuntime != nil)
+		ignored("cpu.realtimePeriod", c.RealtimePeriod != nil)
+	}
+	ignored("network", r.Network != nil)
+}
+
+// Lint is [Spec.Lint], and looks into the kernel image for what a machine
+// under QEMU cannot do without. The image is fetched if it is not at hand.
+func (b *Builder) Lint(ctx context.Context, s *Spec) (_ []Problem, err error) {
+	l := &linter{spec: s, arch: b.Arch, found: s.Lint(b.Arch)}
+	k := s.Kernel
+	if k.Tar != nil && (*k.Tar == "" || *k.Tar == "none") {
+		return l.found, nil // what is built in cannot be seen
+	}
+	c, err := b.component(ctx, k.Image, b.Arch)
+	if err != nil {
+		return nil, fmt.Errorf("images: cannot lint %s: %s%w", s.Name, s.where("kernel.image"), err)
+	}
+	spool, err := newSpool("")
+	if err != nil {
+		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
+	}
+	defer func() { err = errors.Join(err, spool.file.Close()) }()
+	a := &assembly{b: b, spec: s, components: map[string]*component{k.Image: c}, trees: map[string]*tree{}, spool: spool, root: newTree()}
+	if _, err := a.kernel(ctx); err != nil {
+		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
+	}
+	if err := l.modules(a.root); err != nil {
+		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
+	}
+	sortProblems(l.found)
+	return l.found, nil
+}
+
+// modules looks for drivers among those built in and those that can be loaded.
+// Debian's modules.builtin lists the former, modules.dep the latter.
+func (l *linter) modules(root *tree) error {
+	var index bytes.Buffer
+	if err := root.walk(func(file string, e *entry) error {
+		if ok, err := path.Match("lib/modules/*/modules.*", file); err != nil || !ok || !e.is(typeFile) {
+			return err
+		}
+		_, err := io.Copy(&index, io.NewSectionReader(e.data, 0, e.size))
+		return err
+	}); err != nil {
+		return err
+	}
+	if index.Len() == 0 {
+		l.warn("kernel.tar", "has no module index", "the archive holds no lib/modules/VERSION/modules.dep: modules cannot be loaded")
+		return nil
+	}
+	missing := func(module string) bool {
+		spelled := strings.ReplaceAll(regexp.QuoteMeta(module), "_", "[_-]")
+		return !regexp.MustCompile(`(?m)(^|/)` + spelled + `\.ko(\.[a-z0-9]+)?(:|$)`).Match(index.Bytes())
+	}
+	for _, m := range []struct{ name, cost string }{
+		{"overlay", "containers that are not readonly cannot be started"},
+		{"virtio_pci", "disks and network cards of QEMU are not seen"},
+		{"virtio_blk", "disks of QEMU are not seen"},
+		{"virtio_net", "network cards of QEMU are not seen"},
+	} {
+		if missing(m.name) {
+			l.warn("kernel.image", fmt.Sprintf("has no module %s, neither built in nor to be loaded", m.name), "choose a kernel that has it: without it "+m.cost)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package images
+
+import (
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+const (
+	sound     = "kernel: {image: test/kernel, cmdline: \"console=tty0 console=ttyS0\"}\ninit: [test/init, test/runc, test/containerd]\n"
+	tomlFile  = sound + "files:\n  - path: /etc/containerd/runtime-config.toml\n    mode: \"0644\"\n    contents: '"
+	container = sound + "services:\n  - name: web\n    image: test/web\n    "
+)
+
+// Each text has one trap; what differs from it only in being right has none.
+func TestLint(t *testing.T) {
+	for name, c := range map[string]struct{ trap, want, right string }{
+		"no console":      {strings.Replace(sound, "console=tty0 console=ttyS0", "quiet", 1), "x.yml:1:39: kernel.cmdline: has no console=; add console=ttyS0", sound},
+		"order":           {strings.Replace(sound, "console=tty0 console=ttyS0", "console=ttyS0 console=tty0", 1), "kernel.cmdline: the last console is tty0; put console=ttyS0 last", sound},
+		"other UART":      {strings.Replace(sound, "ttyS0", "ttyAMA0", 1), "has no console=ttyS0, which is the serial line of amd64", sound},
+		"no cmdline":      {strings.Replace(sound, ", cmdline: \"console=tty0 console=ttyS0\"", "", 1), "x.yml:1:9: kernel.cmdline: has no console=", sound},
+		"no init":         {sound[:strings.Index(sound, "init:")], "x.yml:1:1: init: names no image", sound},
+		"no containerd":   {strings.Replace(container, ", test/containerd", "", 1) + "net: new\n", "x.yml:4:3: services: no image of init is called containerd; add one, such as seatrial/containerd", container + "net: new\n"},
+		"no runc":         {strings.Replace(sound, "test/runc, ", "", 1) + "onboot: [{name: a, image: b}]\n", "onboot: no image of init is called runc", sound + "onboot: [{name: a, image: b}]\n"},
+		"no mode":         {sound + "files:\n  - {path: /etc/a, contents: x}\n", "x.yml:4:5: files[0]: /etc/a has no mode; it becomes 0600", sound + "files:\n  - {path: /etc/a, contents: x, mode: \"0644\"}\n"},
+		"no folder mode":  {sound + "files:\n  - {path: /etc/a, directory: true}\n", `it becomes 0700, and upstream's builder closes a parent that it makes too, for everyone but root: write mode: "0755"`, sound + "files:\n  - {path: /etc/a, symlink: /b}\n"},
+		"hidden":          {sound + "files:\n  - {path: var/lib/a, contents: x, mode: \"0644\"}\n", "x.yml:4:12: files[0].path: /var/lib/a is hidden: the machine mounts a file system over /var", sound + "files:\n  - {path: /variable, contents: x, mode: \"0644\"}\n"},
+		"twice":           {sound + "files:\n  - {path: /a, symlink: b}\n  - {path: /b/../a, symlink: c}\n", "files[1].path: /a is written by files[0] already", sound + "files:\n  - {path: /a, directory: true, mode: \"0755\"}\n  - {path: /a, directory: true, mode: \"0700\"}\n"},
+		"quotes":          {tomlFile + "cliopts = \"--root \\\"/a b\\\"\"'\n", `files[0].contents: the quotes in cliopts = "--root \"/a b\"" reach containerd`, tomlFile + "cliopts = \"--root /a\"'\n"},
+		"list of options": {tomlFile + "cliopts = [\"-l\"]'\n", "cliopts must be a string; upstream's init panics", tomlFile + "cliopts = \"\"'\n"},
+		"relative log":    {tomlFile + "stderr = \"a.log\"'\n", `stderr = "a.log" is not an absolute path`, tomlFile + "stderr = \"/a.log\"'\n"},
+		"blank log":       {tomlFile + "stdout = \"\"'\n", "stdout is blank", tomlFile + "stdout = \"stderr\"'\n"},
+		"no TOML":         {tomlFile + "--log-level debug'\n", "is not TOML: ", tomlFile + "# nothing'\n"},
+		"table":           {tomlFile + "[a]'\n", "the table [a] is ignored", tomlFile + "'\n"},
+		"wrong key":       {tomlFile + "cliOpts = \"\"'\n", `the key "cliOpts" is ignored; did you mean "cliopts"?`, tomlFile + "'\n"},
+		"mkdir":           {container + "runtime: {mkdir: [/srv/x]}\n", "x.yml:6:23: services[0].runtime.mkdir[0]: /srv/x cannot be made", container + "runtime: {mkdir: [/var/x, y]}\n"},
+		"version 1":       {container + "resources: {memory: {kernelTCP: 1}}\n", "services[0].resources.memory.kernelTCP: has no effect under cgroup v2", container + "resources: {memory: {limit: 1}}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lint := func(text string) []Problem {
+				s, err := ParseSpec("x.yml", []byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s.Lint("amd64")
+			}
+			found := lint(c.trap)
+			if len(found) != 1 || !strings.Contains(found[0].String(), c.want) {
+				t.Errorf("got %v\nwant %s", found, c.want)
+			}
+			if found := lint(c.right); len(found) > 0 {
+				t.Errorf("what is right is blamed: %v", found)
+			}
+		})
+	}
+}
+
+func TestLintDefault(t *testing.T) {
+	s, err := ParseSpec("default.yml", Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := s.Lint("amd64"); len(found) > 0 {
+		t.Errorf("the image that ships: %v", found)
+	}
+}
+
+func TestLintModules(t *testing.T) {
+	index := "kernel/fs/overlayfs/overlay.ko.xz: kernel/a.ko\nkernel/drivers/virtio/virtio-pci.ko:\n"
+	kernel := func(files ...layer) v1.Image {
+		var all layer
+		for _, f := range files {
+			all = append(all, f...)
+		}
+		return image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", string(all.archive(t)))})
+	}
+	dep := layer{file("lib/modules/6.1/modules.dep", index)}
+	builtin := layer{file("lib/modules/6.1/modules.builtin", "kernel/drivers/block/virtio_blk.ko\nkernel/drivers/net/virtio_net.ko\n")}
+	b := Builder{Source: shelf{"test/kernel": kernel(dep, builtin)}, Arch: "amd64", Dir: t.TempDir()}
+	found, err := b.Lint(t.Context(), spec(t, sound))
+	if err != nil || len(found) > 0 {
+		t.Errorf("all modules are there: %v, %v", found, err)
+	}
+	b.Source = shelf{"test/kernel": kernel(dep)}
+	found, err = b.Lint(t.Context(), spec(t, sound))
+	if err != nil || len(found) != 2 || !strings.Contains(found[0].String(), "machine.yml:1:17: kernel.image: has no module virtio_blk") {
+		t.Errorf("%v, %v", found, err)
+	}
+	b.Source = shelf{"test/kernel": kernel(layer{file("etc/x", "")})}
+	if found, err = b.Lint(t.Context(), spec(t, sound)); err != nil || len(found) != 1 || !strings.Contains(found[0].String(), "has no module index") {
+		t.Errorf("%v, %v", found, err)
+	}
+	b.Source = shelf{}
+	if _, err = b.Lint(t.Context(), spec(t, sound)); err == nil || !strings.Contains(err.Error(), "machine.yml:1:17") {
+		t.Errorf("no kernel image: %v", err)
+	}
+}
