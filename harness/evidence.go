@@ -28,12 +28,12 @@ func (m *Machine) Report() reports.Boot {
 	im := m.plan.Image
 	b := reports.Boot{
 		ID: m.plan.Name, Image: im.Name, Digest: im.Digest, Arch: im.Arch,
-		Cmdline: m.plan.cmdline(m.host.Arch), Command: m.command, Began: m.began,
-		Took: time.Since(m.began), Reached: m.log.Last(), Evidence: m.artifacts(),
+		Cmdline: m.plan.cmdline(m.host.Arch), Command: m.command, Began: m.resumed,
+		Took: time.Since(m.resumed), Fork: m.fork, Reached: m.log.Last(), Evidence: m.artifacts(),
 	}
 	m.mu.Lock()
 	if !m.ended.IsZero() {
-		b.Took = m.ended.Sub(m.began)
+		b.Took = m.ended.Sub(m.resumed)
 	}
 	if f := m.verdict; f != nil {
 		b.Class, b.Verdict = f.Class, f.Title
@@ -45,17 +45,17 @@ func (m *Machine) Report() reports.Boot {
 	for _, mark := range m.log.Marks() {
 		b.Marks = append(b.Marks, reports.Mark{
 			At: mark.At, Unit: mark.Unit, State: mark.State, Detail: mark.Detail,
-			Guest: mark.Up, Host: mark.Time, Implied: mark.Implied,
+			Guest: mark.Up, Host: mark.Time, Implied: mark.Implied, Inherited: mark.Inherited,
 		})
 	}
 	for _, f := range m.log.Faults(console.Warning) {
 		b.Faults = append(b.Faults, reports.Fault{
 			Rule: f.Rule, Class: classOf(f.Blame), Title: f.Title, Line: f.First, Lines: f.Lines,
-			Host: f.At, Fatal: f.Severity == console.Fatal, Expect: f.Expected,
+			Host: f.At, Fatal: f.Severity == console.Fatal, Expect: f.Expected, Inherited: f.Inherited,
 		})
 	}
 	for _, l := range m.log.Lines() {
-		line := reports.Line{N: l.N, Host: l.At, Text: l.Text}
+		line := reports.Line{N: l.N, Host: l.At, Text: l.Text, Inherited: l.Inherited}
 		if raw := string(l.Raw); raw != l.Text {
 			line.Raw = raw
 		}

@@ -140,9 +140,21 @@ func (a *agent) take(r boot.Reply) {
 }
 
 func (a *agent) greeted() bool {
+	return a.build() != ""
+}
+
+// greet notes what the agent said before this line was its line.
+func (a *agent) greet(hello string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.hello != ""
+	a.hello = hello
+}
+
+// build is what the agent said it is; empty: it has said nothing.
+func (a *agent) build() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hello
 }
 
 // call sends a request once the agent has said hello.

@@ -55,7 +55,7 @@ func (m *Machine) Hope(wanted string) *Failure {
 	if f := m.judgeNow(wanted); f != nil {
 		return f
 	}
-	_, f := m.patienceLeft(m.began, m.patience.Boot, wanted)
+	_, f := m.patienceLeft(m.resumed, m.patience.Boot, wanted)
 	return f
 }
 

@@ -26,7 +26,9 @@ type Machine struct {
 	log      *console.Log
 	agent    *agent
 	command  string
-	began    time.Time // QEMU was resumed
+	began    time.Time // the zero of its clock: QEMU was resumed; of a fork: the template's life earlier
+	resumed  time.Time
+	fork     *reports.Fork // how it came up, if it was to be a fork
 	work     sync.WaitGroup
 	files    []io.Closer
 
@@ -42,8 +44,18 @@ type Machine struct {
 // it. An error is a *Failure: a QEMU that cannot start is of class infra, a
 // plan that cannot be is misuse.
 func Boot(ctx context.Context, h Host, p Plan) (*Machine, error) {
+	return launch(ctx, h, p, qemu.RAM{}, nil)
+}
+
+// launch starts a machine that boots or, with a template, goes on from it. It
+// takes over the template's lock.
+func launch(ctx context.Context, h Host, p Plan, ram qemu.RAM, t *template) (*Machine, error) {
 	m := &Machine{plan: p, host: h, patience: p.Patience.scaled(h.Scale)}
+	if t != nil {
+		m.files = append(m.files, t.lock)
+	}
 	fail := func(class reports.Class, err error) (*Machine, error) {
+		err = errors.Join(err, m.Close())
 		return nil, &Failure{Class: class, Title: err.Error(), Wanted: "to start", Machine: p.Name, Command: m.command, Dir: p.Dir, Err: err}
 	}
 	config, err := p.config(h)
@@ -54,18 +66,19 @@ func Boot(ctx context.Context, h Host, p Plan) (*Machine, error) {
 	if err != nil {
 		return fail(reports.Misuse, err)
 	}
-	m.command = command.String()
+	m.command = command.String() // a fork's too: by hand, it boots
+	config.RAM, config.Incoming = ram, t != nil
 	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
 		return fail(reports.Infra, fmt.Errorf("evidence folder: %w", err))
 	}
-	if err := m.start(ctx, config); err != nil {
-		return fail(reports.Infra, errors.Join(err, m.Close()))
+	if err := m.start(ctx, config, t); err != nil {
+		return fail(reports.Infra, err)
 	}
 	return m, nil
 }
 
 // start opens the evidence, starts QEMU, attaches everything and resumes.
-func (m *Machine) start(ctx context.Context, config qemu.Config) error {
+func (m *Machine) start(ctx context.Context, config qemu.Config, t *template) error {
 	if err := writeFile(filepath.Join(m.plan.Dir, fileCommand), []byte(m.command+"\n")); err != nil {
 		return err
 	}
@@ -89,6 +102,13 @@ func (m *Machine) start(ctx context.Context, config qemu.Config) error {
 	})
 	m.log.Expect(m.plan.Expect...)
 	m.agent = newAgent(m.vm.AgentLine())
+	if t != nil {
+		if err := m.goOn(ctx, t, raw); err != nil {
+			return err
+		}
+		m.began = time.Now().Add(-t.At)
+	}
+	m.resumed = time.Now()
 	m.work.Go(func() { m.listen(raw) })
 	m.work.Go(m.agent.listen)
 	if m.plan.Notify != nil {
@@ -133,6 +153,9 @@ func (m *Machine) notify() {
 		changed := m.log.Changed()
 		marks := m.log.Marks()
 		for _, mark := range marks[told:] {
+			if mark.Inherited {
+				continue
+			}
 			m.plan.Notify(Progress{Machine: m.plan.Name, At: mark.At, State: mark.State, Unit: mark.Unit, Detail: mark.Detail})
 		}
 		told = len(marks)
@@ -310,6 +333,7 @@ func (m *Machine) Close() error {
 		defer cancel()
 		errs = append(errs, m.vm.Quit(ctx), m.vm.Close())
 		m.work.Wait()
+		m.log.Close()
 		errs = append(errs, m.lost, m.writeEvidence())
 	}
 	for _, f := range m.files {

@@ -22,6 +22,8 @@ type Config struct {
 	Cmdline   string   // kernel command line
 	Disks     []Disk   // virtio block devices, in order
 	Agent     bool     // a second UART, for the agent
+	RAM       RAM      // where the guest's memory lies; zero: nowhere in particular
+	Incoming  bool     // do not start, wait for the state of a saved machine: see VM.Load
 	Dir       string   // for qemu.stderr and qmp.jsonl; empty: they are not kept
 	Extra     []string // further arguments, passed as they are
 }
@@ -33,6 +35,26 @@ type Disk struct {
 	Serial   string // shown in the guest as /sys/block/*/serial; may be empty
 	ReadOnly bool
 	Snapshot bool // writes go to a temporary file that QEMU forgets
+}
+
+// RAM is a file that holds the guest's memory. The machine that fills it maps
+// it as it is; machines that continue from it map it privately, so that each
+// sees the same memory and none another's writes.
+type RAM struct {
+	File    string // made if it is not there; empty: anonymous memory
+	Private bool   // copy on write: the file is only read
+}
+
+func (r RAM) object(mib int) string {
+	size := strconv.Itoa(mib) + "M"
+	if r.File == "" {
+		return "memory-backend-ram,id=ram,size=" + size
+	}
+	share := "on"
+	if r.Private {
+		share = "off"
+	}
+	return "memory-backend-file,id=ram,size=" + size + ",share=" + share + ",mem-path=" + escape(r.File)
 }
 
 // DefaultCPU is the CPU model when none is given. Under TCG "max" costs arm64
@@ -77,17 +99,31 @@ func (c Config) Command() (*Command, error) {
 	args := []string{
 		"-name", "guest=" + escape(nonEmpty(c.Name, "seatrial")),
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", machine(c.Arch), "-accel", accel, "-cpu", cpu,
+		// QEMU parses bytes that a guest made: it may not start programs, gain
+		// rights or use system calls that it does not need.
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		// The memory has the same name whatever it lies in, so that a saved
+		// machine finds it again.
+		"-object", c.RAM.object(c.memory()),
+		"-machine", machine(c.Arch) + ",memory-backend=ram", "-accel", accel, "-cpu", cpu,
 		"-smp", strconv.Itoa(max(c.CPUs, 1)), "-m", strconv.Itoa(c.memory()),
 		// A reset ends the machine: a panic loop must not run for ever.
 		"-no-reboot",
 		// Without a source of entropy early crypto in the guest waits.
 		"-device", "virtio-rng-pci",
 		"-S",
-		"-chardev", "socket,id=monitor,fd=" + phMonitor, "-mon", "chardev=monitor,mode=control",
-		"-chardev", "serial,id=serial,path=" + phSerial, "-serial", "chardev:serial",
-		"-kernel", c.Kernel,
 	}
+	if c.Arch == "amd64" {
+		// Tells the guest's kernel that it is a copy, as soon as it runs.
+		args = append(args, "-device", "vmgenid,guid=auto")
+	}
+	if c.Incoming {
+		args = append(args, "-incoming", "defer")
+	}
+	args = append(args,
+		"-chardev", "socket,id=monitor,fd="+phMonitor, "-mon", "chardev=monitor,mode=control",
+		"-chardev", "serial,id=serial,path="+phSerial, "-serial", "chardev:serial",
+		"-kernel", c.Kernel)
 	if c.Agent {
 		args = append(args, "-chardev", "serial,id=agent,path="+phAgent)
 		if c.Arch == "arm64" { // the virt board has one UART; a second is a PCI card

@@ -28,7 +28,7 @@ type Exit struct {
 func (v *VM) Exit() Exit {
 	v.mu.Lock()
 	e := Exit{Stderr: v.stderr.String(), Requested: v.requested}
-	state := v.state
+	state := v.ended
 	v.mu.Unlock()
 	if state != nil {
 		e.Status = state.ExitCode()

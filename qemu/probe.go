@@ -30,9 +30,26 @@ type ProbeOptions struct {
 	Limit  time.Duration // for one trial under KVM; 0: 5 s. The guest needs milliseconds
 }
 
-// probeGuest is a multiboot image (Multiboot Specification 0.6.96, 3.1.1) that
-// writes "OK\n" to COM1 and resets the board through the keyboard controller.
-var probeGuest = []byte{
+// probeGuest is, by architecture, a guest that writes "OK\n" to the first UART
+// and resets the board.
+var probeGuest = map[string][]byte{"amd64": probeAMD64, "arm64": probeARM64}
+
+// probeARM64 is raw code, which QEMU starts 512 KiB into the memory of the virt
+// board. Its PL011 is at 0x09000000; PSCI takes calls by HVC (QEMU,
+// hw/arm/virt.c; Arm DEN 0022, SYSTEM_RESET).
+var probeARM64 = []byte{
+	0x01, 0x20, 0xa1, 0xd2, // movz x1, #0x900, lsl #16
+	0xe0, 0x09, 0x80, 0x52, 0x20, 0x00, 0x00, 0xb9, // mov w0, 'O'; str w0, [x1]
+	0x60, 0x09, 0x80, 0x52, 0x20, 0x00, 0x00, 0xb9,
+	0x40, 0x01, 0x80, 0x52, 0x20, 0x00, 0x00, 0xb9,
+	0x20, 0x01, 0x80, 0x52, 0x00, 0x80, 0xb0, 0x72, // mov w0, 0x84000009
+	0x02, 0x00, 0x00, 0xd4, // hvc #0
+	0x00, 0x00, 0x00, 0x14, // b .
+}
+
+// probeAMD64 is a multiboot image (Multiboot Specification 0.6.96, 3.1.1); it
+// resets through the keyboard controller.
+var probeAMD64 = []byte{
 	0x02, 0xb0, 0xad, 0x1b, // magic
 	0x00, 0x00, 0x01, 0x00, // flags: addresses follow
 	0xfe, 0x4f, 0x51, 0xe4, // checksum: magic + flags + this = 0
@@ -69,7 +86,7 @@ func (o ProbeOptions) Key() string {
 	if info, err := os.Stat(o.Binary); err == nil {
 		binary = info.ModTime().UTC().Format(time.RFC3339)
 	}
-	return strings.Join([]string{"1", o.Binary, binary, o.Arch, release, device}, "|")
+	return strings.Join([]string{"2", o.Binary, binary, o.Arch, release, device}, "|")
 }
 
 func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }
@@ -79,9 +96,8 @@ func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }
 // KVM is used only if the guest ran under it, with the CPU model that will be
 // used, and faster than under TCG.
 func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
-	if o.Arch != "amd64" {
-		// Only an amd64 trial guest exists yet, so nothing else is proved.
-		return Accel{Name: "tcg", CPU: DefaultCPU(o.Arch, "tcg"), Why: "no trial guest for " + o.Arch + " yet: emulated"}, nil
+	if probeGuest[o.Arch] == nil {
+		return Accel{}, fmt.Errorf("qemu: unknown architecture %q; known are amd64 and arm64", o.Arch)
 	}
 	tcg, err := o.try(ctx, "tcg", time.Minute)
 	if err != nil {
@@ -119,7 +135,7 @@ func (o ProbeOptions) try(ctx context.Context, accel string, limit time.Duration
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end in %v", limit))
 	defer cancel()
 	kernel := filepath.Join(o.Dir, "trial-"+accel)
-	if err := os.WriteFile(kernel, probeGuest, 0o644); err != nil {
+	if err := os.WriteFile(kernel, probeGuest[o.Arch], 0o644); err != nil {
 		return Accel{}, err
 	}
 	began := time.Now()

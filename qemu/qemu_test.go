@@ -21,7 +21,7 @@ func config(t *testing.T) Config {
 	t.Helper()
 	dir := t.TempDir()
 	kernel := filepath.Join(dir, "ker,nel")
-	if err := os.WriteFile(kernel, probeGuest, 0o644); err != nil {
+	if err := os.WriteFile(kernel, probeAMD64, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return Config{Binary: "/usr/bin/qemu", Arch: "amd64", Kernel: kernel, Dir: dir, Cmdline: "console=ttyS0 a='b c'"}
@@ -45,7 +45,7 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range [][]string{
-		{"-accel", "tcg"}, {"-machine", "q35"}, {"-m", "1024"}, {"-S"}, {"-no-reboot"}, {"-append", c.Cmdline},
+		{"-accel", "tcg"}, {"-machine", "q35,memory-backend=ram"}, {"-object", "memory-backend-ram,id=ram,size=1024M"}, {"-m", "1024"}, {"-S"}, {"-no-reboot"}, {"-append", c.Cmdline},
 		{"-device", "virtio-blk-pci,drive=disk0,serial=state"},
 		{"-drive", "if=none,id=disk0,file=" + escape(c.Kernel) + ",format=raw,snapshot=on"},
 	} {
@@ -133,7 +133,14 @@ func TestStartDoesNotWaitForAMuteQEMU(t *testing.T) {
 }
 
 func TestQMPUnderEvents(t *testing.T) {
-	near, far := net.Pipe()
+	near, file, err := socketPair("monitor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := net.FileConn(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
 	q := newQMP(near, nil)
 	go serveQMP(far)
 	big := strings.Repeat("x", 100<<10)

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 
 	"github.com/digitalocean/go-qemu/qmp"
 )
@@ -21,7 +23,7 @@ import (
 // go-qemu's own socket monitor hands out its scanner's buffer, which damaged
 // most replies under a load of events, and fails above 64 KiB.
 type QMP struct {
-	conn   net.Conn
+	conn   *net.UnixConn
 	record io.Writer // every line in both directions; may be nil
 	gone   chan struct{}
 
@@ -40,11 +42,20 @@ type reply struct {
 // ErrMonitorGone is what a command ends with when QEMU closes the monitor.
 var ErrMonitorGone = errors.New("qemu: the monitor is gone")
 
+// CommandError is QEMU's refusal of a command.
+type CommandError struct {
+	Class string // "GenericError", "CommandNotFound" and others (QEMU, qapi/error.json)
+	Desc  string // for people
+}
+
+// Error gives QEMU's own words.
+func (e *CommandError) Error() string { return fmt.Sprintf("qemu: %s: %s", e.Class, e.Desc) }
+
 var _ qmp.Monitor = (*QMP)(nil)
 
 // newQMP reads from conn in a goroutine that ends when conn does; Disconnect
 // ends it and waits for it.
-func newQMP(conn net.Conn, record io.Writer) *QMP {
+func newQMP(conn *net.UnixConn, record io.Writer) *QMP {
 	q := &QMP{
 		conn: conn, record: record, gone: make(chan struct{}),
 		calls: map[uint64]chan reply{}, more: make(chan struct{}),
@@ -97,7 +108,7 @@ func (q *QMP) take(line []byte) {
 	case m.ID != nil:
 		r := reply{raw: bytes.Clone(line)}
 		if m.Error != nil {
-			r.err = fmt.Errorf("qemu: %s: %s", m.Error.Class, m.Error.Desc)
+			r.err = &CommandError{Class: m.Error.Class, Desc: m.Error.Desc}
 		}
 		if c := q.calls[*m.ID]; c != nil {
 			delete(q.calls, *m.ID)
@@ -119,7 +130,7 @@ func (q *QMP) Do(ctx context.Context, command string, args, result any) error {
 	if args != nil {
 		request["arguments"] = args
 	}
-	raw, err := q.send(ctx, request)
+	raw, err := q.send(ctx, request, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
@@ -133,7 +144,18 @@ func (q *QMP) Do(ctx context.Context, command string, args, result any) error {
 	return json.Unmarshal(m.Return, result)
 }
 
-func (q *QMP) send(ctx context.Context, request map[string]any) (json.RawMessage, error) {
+// PassFile gives QEMU a copy of an open file, which commands then find by name.
+func (q *QMP) PassFile(ctx context.Context, name string, f *os.File) error {
+	request := map[string]any{"execute": "getfd", "arguments": map[string]any{"fdname": name}}
+	if _, err := q.send(ctx, request, syscall.UnixRights(int(f.Fd()))); err != nil {
+		return fmt.Errorf("getfd: %w", err)
+	}
+	return nil
+}
+
+// send writes a request, with rights as its ancillary data, and waits for the
+// reply.
+func (q *QMP) send(ctx context.Context, request map[string]any, rights []byte) (json.RawMessage, error) {
 	answer := make(chan reply, 1)
 	q.mu.Lock()
 	q.nextID++
@@ -144,7 +166,7 @@ func (q *QMP) send(ctx context.Context, request map[string]any) (json.RawMessage
 		q.calls[id] = answer
 		line = append(line, '\n')
 		q.note(line)
-		if _, werr := q.conn.Write(line); werr != nil {
+		if werr := q.write(line, rights); werr != nil {
 			err = ErrMonitorGone
 		}
 	}
@@ -166,6 +188,15 @@ func (q *QMP) send(ctx context.Context, request map[string]any) (json.RawMessage
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+func (q *QMP) write(line, rights []byte) error {
+	if rights == nil {
+		_, err := q.conn.Write(line)
+		return err
+	}
+	_, _, err := q.conn.WriteMsgUnix(line, rights, nil)
+	return err
 }
 
 func (q *QMP) forget(id uint64) {
@@ -193,7 +224,7 @@ func (q *QMP) Run(command []byte) ([]byte, error) {
 	if err := json.Unmarshal(command, &request); err != nil {
 		return nil, fmt.Errorf("qemu: not a QMP command: %w", err)
 	}
-	return q.send(context.Background(), request)
+	return q.send(context.Background(), request, nil)
 }
 
 // Events delivers every event, from the first one on, until ctx or the monitor

@@ -34,7 +34,7 @@ type VM struct {
 
 	mu        sync.Mutex
 	requested bool // we asked for the end
-	state     *os.ProcessState
+	ended     *os.ProcessState
 }
 
 // StartError is why QEMU could not be started.
@@ -117,7 +117,7 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	ours, theirs, err := socketPair()
+	ours, theirs, err := socketPair("monitor")
 	if err != nil {
 		return err
 	}
@@ -146,19 +146,19 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 }
 
 // socketPair returns a connection and the file for the far side.
-func socketPair() (net.Conn, *os.File, error) {
+func socketPair(name string) (*net.UnixConn, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("monitor socket: %w", err)
+		return nil, nil, fmt.Errorf("%s socket: %w", name, err)
 	}
-	near := os.NewFile(uintptr(fds[0]), "monitor")
-	far := os.NewFile(uintptr(fds[1]), "monitor")
+	near := os.NewFile(uintptr(fds[0]), name)
+	far := os.NewFile(uintptr(fds[1]), name)
 	conn, err := net.FileConn(near)
 	if err := errors.Join(err, near.Close()); err != nil {
 		far.Close()
-		return nil, nil, fmt.Errorf("monitor socket: %w", err)
+		return nil, nil, fmt.Errorf("%s socket: %w", name, err)
 	}
-	return conn, far, nil
+	return conn.(*net.UnixConn), far, nil
 }
 
 func (v *VM) openEvidence(dir string) error {
@@ -192,7 +192,7 @@ func (v *VM) spawn() error {
 		// The error only repeats the state, which Exit puts into words.
 		_ = v.cmd.Wait()
 		v.mu.Lock()
-		v.state = v.cmd.ProcessState
+		v.ended = v.cmd.ProcessState
 		v.mu.Unlock()
 		close(v.done)
 	}()

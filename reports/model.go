@@ -99,6 +99,16 @@ type Boot struct {
 	Faults   []Fault        `json:"faults,omitempty"`
 	Console  []Line         `json:"console,omitempty"`
 	Evidence []Artifact     `json:"evidence,omitempty"`
+	Fork     *Fork          `json:"fork,omitempty"` // nil: a spec about booting, which asked for no fork
+}
+
+// Fork is how a machine came up that was to be a copy of a booted one.
+type Fork struct {
+	How      string        `json:"how"`                // "ram": shares the template's memory; "stream": loaded a copy of it; "cold": had to boot
+	Why      string        `json:"why,omitempty"`      // it was not "ram"
+	Template string        `json:"template,omitempty"` // its key
+	At       time.Duration `json:"at"`                 // on the clock of Mark.Host: all before is inherited
+	Took     time.Duration `json:"took"`               // from QEMU's start to the first answer from inside
 }
 
 // Mark is an event with the host's time.
@@ -108,8 +118,10 @@ type Mark struct {
 	State   boot.State     `json:"state"`
 	Detail  string         `json:"detail,omitempty"`
 	Guest   time.Duration  `json:"guest"` // machine's clock since its kernel started
-	Host    time.Duration  `json:"host"`  // since QEMU was resumed
+	Host    time.Duration  `json:"host"`  // since QEMU was resumed; of a fork: since its template's was, less the time it lay on disk
 	Implied bool           `json:"implied,omitempty"`
+
+	Inherited bool `json:"inherited,omitempty"` // passed by the template
 }
 
 // Fault is something the rules recognised as wrong.
@@ -122,6 +134,8 @@ type Fault struct {
 	Host   time.Duration `json:"host"`
 	Fatal  bool          `json:"fatal"` // false: a warning
 	Expect bool          `json:"expected,omitempty"`
+
+	Inherited bool `json:"inherited,omitempty"` // of the template
 }
 
 // Line is one console line: text without CR and escape sequences, Raw as it
@@ -131,6 +145,8 @@ type Line struct {
 	Host time.Duration `json:"host"`
 	Text string        `json:"text"`
 	Raw  string        `json:"raw,omitempty"`
+
+	Inherited bool `json:"inherited,omitempty"` // printed by the template
 }
 
 // Artifact is a file kept as evidence, its path relative to the run's folder.

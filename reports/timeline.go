@@ -60,6 +60,9 @@ type stripBar struct {
 // href gives the place of a console line on the page.
 func drawTimeline(b Boot, href func(line int) string) *timeline {
 	end := b.Took
+	if b.Fork != nil {
+		end += b.Fork.At
+	}
 	if n := len(b.Console); n > 0 {
 		end = max(end, b.Console[n-1].Host)
 	}

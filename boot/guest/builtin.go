@@ -3,12 +3,15 @@
 package guest
 
 import (
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,12 +24,15 @@ const (
 	CmdLs     = "@ls"     // @ls PATH: a name per line, sorted, "/" after directories
 	CmdKill   = "@kill"   // @kill SIGNAL PID...: signal by name ("TERM", "SIGTERM") or number
 	CmdAppend = "@append" // @append PATH TEXT: adds TEXT to a file, made 0644 if it is not there
+	CmdReseed = "@reseed" // @reseed HEX: gives the kernel's random generator fresh entropy, 32 bytes at least, and makes it use it
+	CmdClock  = "@clock"  // @clock [NANOSECONDS]: sets the clock to a time since 1970 if one is given; says what it is
 )
 
 // Builtins lists the usage of the agent's own commands.
 func Builtins() []string {
 	return []string{
 		CmdCat + " PATH...", CmdPs, CmdStat + " PATH", CmdLs + " PATH", CmdKill + " SIGNAL PID...", CmdAppend + " PATH TEXT",
+		CmdReseed + " HEX", CmdClock + " [NANOSECONDS]",
 	}
 }
 
@@ -45,6 +51,10 @@ func builtin(out io.Writer, argv []string) error {
 		return kill(args[0], args[1:])
 	case name == CmdAppend && len(args) == 2:
 		return appendTo(args[0], args[1])
+	case name == CmdReseed && len(args) == 1:
+		return reseed(args[0])
+	case name == CmdClock && len(args) <= 1:
+		return clock(out, args)
 	}
 	return fmt.Errorf("agent: %q is none of: %s", strings.Join(argv, " "), strings.Join(Builtins(), "; "))
 }
@@ -147,4 +157,56 @@ func appendTo(name, text string) error {
 		return err
 	}
 	return f.Close()
+}
+
+// minEntropy is what the kernel's generator needs to be reseeded, in bytes
+// (POOL_READY_BITS, drivers/char/random.c).
+const minEntropy = 32
+
+// reseed makes a machine that is the copy of another one draw other random
+// numbers: the entropy is credited, and the generator told to use it now
+// instead of when its next reseeding is due, a minute later.
+func reseed(text string) error {
+	entropy, err := hex.DecodeString(text)
+	if err != nil {
+		return fmt.Errorf("agent: %s wants hexadecimal digits: %w", CmdReseed, err)
+	}
+	// struct rand_pool_info (linux/random.h) with room for a fixed amount.
+	var pool struct {
+		bits, size int32
+		buf        [512]byte
+	}
+	if len(entropy) < minEntropy || len(entropy) > len(pool.buf) {
+		return fmt.Errorf("agent: %s got %d bytes, wants %d to %d", CmdReseed, len(entropy), minEntropy, len(pool.buf))
+	}
+	pool.bits, pool.size = int32(8*len(entropy)), int32(len(entropy))
+	copy(pool.buf[:], entropy)
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool))); errno != 0 {
+		return fmt.Errorf("agent: adding entropy: %w", errno)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0); errno != 0 {
+		return fmt.Errorf("agent: reseeding: %w", errno)
+	}
+	return nil
+}
+
+// clock sets the machine's clock, if it is told a time, and says what it shows.
+func clock(out io.Writer, args []string) error {
+	if len(args) == 1 {
+		n, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil || n < 0 {
+			return fmt.Errorf("agent: %q is no time in nanoseconds since 1970", args[0])
+		}
+		ts := unix.NsecToTimespec(n)
+		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+			return fmt.Errorf("agent: setting the clock: %w", err)
+		}
+	}
+	_, err := fmt.Fprintln(out, time.Now().UnixNano())
+	return err
 }

@@ -42,7 +42,7 @@ func (l *Log) kernelBegan(line Line) {
 	}
 	e := boot.Event{Speaker: "console", Seq: 1, At: boot.Kernel, State: boot.Done}
 	l.trace.Add(e)
-	l.marks = append(l.marks, Mark{Event: e, Line: line.N, Time: line.At, Implied: true})
+	l.marks = append(l.marks, Mark{Event: e, Line: line.N, Time: line.At, Implied: true, Inherited: line.Inherited})
 }
 
 // find applies the rule to a line.
@@ -94,6 +94,7 @@ func (l *Log) open(f Fault) {
 		f.Blame = Guest
 	}
 	f.Expected = l.expected[f.Rule]
+	f.Inherited = l.inherits
 	l.faults = append(l.faults, f)
 }
 
@@ -123,7 +124,7 @@ func (l *Log) event(line Line, e boot.Event) {
 		l.open(Fault{Rule: RuleMissed, Severity: Warning, Title: fmt.Sprintf("%d events of %s were lost", missed, e.Speaker),
 			First: line.N, At: line.At, Lines: []string{line.Text}})
 	}
-	l.marks = append(l.marks, Mark{Event: e, Line: line.N, Time: line.At})
+	l.marks = append(l.marks, Mark{Event: e, Line: line.N, Time: line.At, Inherited: line.Inherited})
 	f := Fault{First: line.N, At: line.At, Lines: []string{line.Text}, Severity: Fatal}
 	switch {
 	case e.At == boot.Init && e.State == boot.Done && l.o.Console != "" && e.Facts[boot.FactConsole] != "" && e.Facts[boot.FactConsole] != l.o.Console:

@@ -21,6 +21,8 @@ type Line struct {
 	At   time.Duration // when its end came
 	Text string        // without CR, escape sequences and other control bytes
 	Raw  []byte        // as it came, without the line end
+
+	Inherited bool // printed by the machine that this one goes on from
 }
 
 // Mark is an event of the boot, with the line it came on.
@@ -29,6 +31,8 @@ type Mark struct {
 	Line    int
 	Time    time.Duration // of the host
 	Implied bool          // concluded from a line, not announced
+
+	Inherited bool // passed by the machine that this one goes on from
 }
 
 // Fault is something wrong that a rule recognised.
@@ -42,8 +46,11 @@ type Fault struct {
 	Lines    []string
 	Open     bool // more of its lines may still come
 	Expected bool // the spec wants to see it
-	end      func(line string) bool
-	max      int
+
+	Inherited bool // of the machine that this one goes on from
+
+	end func(line string) bool
+	max int
 }
 
 // Options says how to read a console.
@@ -70,6 +77,7 @@ type Log struct {
 	seen     map[string]bool // shapes of lines, to tell progress from repetition
 	changed  chan struct{}
 	closed   bool
+	inherits bool // lines come from Inherit
 	stampErr error
 }
 
@@ -102,12 +110,29 @@ func (l *Log) Write(p []byte) (int, error) {
 		if i < 0 {
 			break
 		}
-		l.add(append(l.partial, rest[:i]...))
+		l.add(append(l.partial, rest[:i]...), l.o.Clock())
 		l.partial, rest = nil, rest[i+1:]
 	}
 	l.partial = append(l.partial, rest...)
 	l.wake()
 	return len(p), l.stampErr
+}
+
+// Inherit takes in what another machine printed before this one went on from
+// where it was: its lines, with its times, and the beginning of a line that it
+// had not finished. It must come before the first Write. What rules and events
+// say of these lines is marked as inherited.
+func (l *Log) Inherit(lines []Line, partial []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inherits = true
+	for _, line := range lines {
+		l.add(line.Raw, line.At)
+	}
+	l.inherits = false
+	l.partial = append(l.partial, partial...)
+	l.wake()
+	return l.stampErr
 }
 
 // Close says that the machine is gone: the unfinished last line is taken as
@@ -119,7 +144,7 @@ func (l *Log) Close() {
 		return
 	}
 	if len(l.partial) > 0 {
-		l.add(l.partial)
+		l.add(l.partial, l.o.Clock())
 		l.partial = nil
 	}
 	for i := range l.faults {
@@ -146,8 +171,8 @@ func Clean(raw []byte) string {
 }
 
 // add judges one complete line.
-func (l *Log) add(raw []byte) {
-	line := Line{N: len(l.lines) + 1, At: l.o.Clock(), Text: Clean(raw), Raw: bytes.TrimRight(raw, "\r")}
+func (l *Log) add(raw []byte, at time.Duration) {
+	line := Line{N: len(l.lines) + 1, At: at, Text: Clean(raw), Raw: bytes.TrimRight(raw, "\r"), Inherited: l.inherits}
 	l.lines = append(l.lines, line)
 	l.stamp(line)
 	if shape := shapeOf(line.Text); !l.seen[shape] {
@@ -175,14 +200,36 @@ func shapeOf(text string) string {
 	}, text)
 }
 
+// stamped is a line in the stamped log. Bytes that are no text are damaged in
+// it; the serial log has them.
+type stamped struct {
+	At        float64 `json:"t"` // seconds
+	Raw       string  `json:"line"`
+	Inherited bool    `json:"inherited,omitempty"`
+}
+
+// ReadStamped reads the lines of a serial log, with their times from its
+// stamped log, and the unfinished line at its end, if there is one.
+func ReadStamped(serial []byte, times io.Reader) (lines []Line, partial []byte, err error) {
+	raws := bytes.Split(serial, []byte("\n"))
+	raws, partial = raws[:len(raws)-1], raws[len(raws)-1]
+	in := json.NewDecoder(times)
+	for i, raw := range raws {
+		var s stamped
+		if err := in.Decode(&s); err != nil {
+			return nil, nil, fmt.Errorf("console: the time of line %d: %w", i+1, err)
+		}
+		raw = bytes.TrimRight(raw, "\r")
+		lines = append(lines, Line{N: i + 1, At: time.Duration(s.At * float64(time.Second)), Text: Clean(raw), Raw: raw})
+	}
+	return lines, partial, nil
+}
+
 func (l *Log) stamp(line Line) {
 	if l.o.Stamped == nil || l.stampErr != nil {
 		return
 	}
-	b, err := json.Marshal(struct {
-		At  float64 `json:"t"` // seconds
-		Raw string  `json:"line"`
-	}{line.At.Seconds(), string(line.Raw)})
+	b, err := json.Marshal(stamped{line.At.Seconds(), string(line.Raw), line.Inherited})
 	if err == nil {
 		_, err = l.o.Stamped.Write(append(b, '\n'))
 	}

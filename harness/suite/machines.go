@@ -34,7 +34,7 @@ const entryMachine = "machine"
 // Boot starts a pristine machine. It is closed when the spec ends, or the
 // ordered container if it is called from BeforeAll.
 func (s *Suite) Boot(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
-	m := s.start(ctx, im, tweaks)
+	m := s.start(ctx, im, tweaks, harness.Boot)
 	ginkgo.DeferCleanup(func() {
 		s.drop(m)
 		gomega.Expect(m.Close()).To(gomega.Succeed())
@@ -49,6 +49,22 @@ func (s *Suite) BootReady(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tw
 	return m
 }
 
+// Fork gives the spec a pristine machine of its own that is up already: a copy
+// of one that was booted once, in about a tenth of a second. Where machines
+// cannot be copied it boots one; the report says which, and why. Use Boot for
+// specs about booting.
+//
+// The template is made when first needed and kept between runs. Tweaks that
+// change the machine (memory, command line) lead to another template.
+func (s *Suite) Fork(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
+	m := s.start(ctx, im, tweaks, s.templates.Fork)
+	ginkgo.DeferCleanup(func() {
+		s.drop(m)
+		gomega.Expect(m.Close()).To(gomega.Succeed())
+	})
+	return m.Machine
+}
+
 // Shared is a machine of the image, booted to Ready, that other specs of this
 // process use as well: a spec may look at it but must leave it as it was. One
 // that has come to harm is replaced.
@@ -57,7 +73,7 @@ func (s *Suite) Shared(ctx ginkgo.SpecContext, im *images.Image) *harness.Machin
 	m := s.shared[im.Digest]
 	s.mu.Unlock()
 	if m == nil || !m.Alive() {
-		m = s.start(ctx, im, nil)
+		m = s.start(ctx, im, nil, harness.Boot)
 		m.scope = nil
 		s.mu.Lock()
 		s.shared[im.Digest] = m
@@ -69,7 +85,10 @@ func (s *Suite) Shared(ctx ginkgo.SpecContext, im *images.Image) *harness.Machin
 	return m.Machine
 }
 
-func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak) *tracked {
+// maker is how a machine comes to be: harness.Boot or the templates' Fork.
+type maker func(context.Context, harness.Host, harness.Plan) (*harness.Machine, error)
+
+func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, make maker) *tracked {
 	now := ginkgo.CurrentSpecReport()
 	s.mu.Lock()
 	s.count++
@@ -82,7 +101,7 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak) 
 	for _, t := range tweaks {
 		t(&plan)
 	}
-	m, err := harness.Boot(ctx, s.world.Host, plan)
+	m, err := make(ctx, s.world.Host, plan)
 	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
 	t := &tracked{Machine: m, scope: now.ContainerHierarchyTexts}
 	s.mu.Lock()

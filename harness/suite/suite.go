@@ -31,7 +31,8 @@ type Suite struct {
 	cache *string // folder of the component images, built images and downloads
 	began time.Time
 
-	world world // set before the first spec
+	world     world              // set before the first spec
+	templates *harness.Templates // likewise
 
 	mu     sync.Mutex
 	open   []*tracked          // machines that are not closed yet
@@ -103,6 +104,7 @@ func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
 // receive runs in every process, with what prepare found out.
 func (s *Suite) receive(b []byte) {
 	gomega.Expect(json.Unmarshal(b, &s.world)).To(gomega.Succeed())
+	s.templates = harness.OpenTemplates(harness.TemplateOptions{Dir: filepath.Join(s.world.Cache, "templates")})
 }
 
 // buildComponents makes the component images that are not up to date and

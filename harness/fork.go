@@ -1,0 +1,140 @@
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/qemu"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// noncePath is where a template's nonce lies in the machine: on a tmpfs, so in
+// nothing but its memory.
+const noncePath = "/run/seatrial.nonce"
+
+// entropySize is what every fork gets of the host's random numbers, in bytes.
+const entropySize = 64
+
+// Fork gives a machine of the plan that is up, in about a tenth of a second: a
+// copy of one that was booted once and kept. It is as pristine as a booted
+// one; its console log begins with what the template printed, marked as
+// inherited; its random numbers and its clock are its own.
+//
+// That it is a copy, and not another machine or a reboot, is proved by a nonce
+// that only the template's memory has. A template that does not exist yet is
+// made first, which takes a boot. Where a machine cannot be kept, every one
+// boots; Report says which way was gone, and why.
+//
+// An error is a *Failure. The caller must Close the machine.
+func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) {
+	if why := s.unforkable(p); why != "" {
+		return bootUp(ctx, h, p, why)
+	}
+	t, err := s.hold(ctx, h, p)
+	if err != nil {
+		return nil, err
+	}
+	if t.Rung == RungCold {
+		return bootUp(ctx, h, p, errors.Join(errors.New(t.Why), t.lock.Close()).Error())
+	}
+	began := time.Now()
+	ram := qemu.RAM{Private: true}
+	if t.Rung == RungRAM {
+		ram.File = t.path(fileRAM)
+	}
+	m, err := launch(ctx, h, p, ram, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.wake(ctx, t); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	m.fork.Took = time.Since(began)
+	return m, nil
+}
+
+// unforkable says why machines of the plan cannot share a template.
+func (s *Templates) unforkable(p Plan) string {
+	if s.o.Rung == RungCold {
+		return "cold boots were demanded"
+	}
+	for i, d := range p.Disks {
+		if !d.ReadOnly {
+			return fmt.Sprintf("disk %d is written to, and forks would share it", i)
+		}
+	}
+	return ""
+}
+
+// bootUp is the last rung: it boots a machine and waits until it is up.
+func bootUp(ctx context.Context, h Host, p Plan, why string) (*Machine, error) {
+	began := time.Now()
+	m, err := Boot(ctx, h, p)
+	if err != nil {
+		return nil, err
+	}
+	m.fork = &reports.Fork{How: string(RungCold), Why: why}
+	if err := m.Await(ctx, boot.Ready); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	m.fork.Took = time.Since(began)
+	return m, nil
+}
+
+// goOn gives a machine that was started with nothing the template's state and
+// what it had printed.
+func (m *Machine) goOn(ctx context.Context, t *template, serial io.Writer) error {
+	m.fork = &reports.Fork{How: string(t.Rung), Why: t.Why, Template: t.Key, At: t.At}
+	said, lines, partial, err := t.lines()
+	if err != nil {
+		return err
+	}
+	if _, err := serial.Write(said); err != nil {
+		return err
+	}
+	state, err := os.Open(t.path(fileState))
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	if err := m.vm.Load(ctx, state, t.Rung == RungRAM); err != nil {
+		return fmt.Errorf("template %s: %w", t.Key, err)
+	}
+	m.agent.greet(t.Hello)
+	return m.log.Inherit(lines, partial)
+}
+
+// wake proves that the machine is the template's copy, and makes it another
+// machine than all other copies.
+func (m *Machine) wake(ctx context.Context, t *template) error {
+	const wanted = "to wake up as a fork"
+	r, err := m.Exec(ctx, "@cat", noncePath)
+	if err != nil {
+		return err
+	}
+	if r.Exit != 0 || r.Stdout != t.Nonce {
+		return m.failure(reports.Infra, fmt.Sprintf("this is no copy of template %s: its nonce is %q, not %q; %s", t.Key, r.Stdout, t.Nonce, r.Stderr), wanted, nil)
+	}
+	entropy := make([]byte, entropySize)
+	if _, err := rand.Read(entropy); err != nil {
+		return m.failure(reports.Infra, err.Error(), wanted, err)
+	}
+	for _, argv := range [][]string{{"@reseed", hex.EncodeToString(entropy)}, {"@clock", strconv.FormatInt(time.Now().UnixNano(), 10)}} {
+		r, err := m.Exec(ctx, argv...)
+		if err != nil {
+			return err
+		}
+		if r.Exit != 0 {
+			return m.failure(reports.Infra, fmt.Sprintf("%s in the fork: %s", argv[0], r.Stderr), wanted, nil)
+		}
+	}
+	return nil
+}
