@@ -16,7 +16,7 @@ import (
 // /dev/console is the last console= that registers.
 var _ = Describe("the serial console", func() {
 	It("shows init, onboot containers and containerd when ttyS0 is last", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, trial.Default(ctx))
+		vm := trial.Fork(ctx, trial.Default(ctx))
 		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0`))
 		Expect(vm).To(suite.Print(`^onboot: hello from the first container`))
 		Expect(vm).To(suite.Print(`starting containerd`))
@@ -26,7 +26,7 @@ var _ = Describe("the serial console", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("shows them with one single console", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "small.yml"))
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		Expect(run(ctx, vm, "@cat", "/proc/cmdline")).NotTo(ContainSubstring("tty0"))
 		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0`))
 		Expect(vm).To(suite.Print(`containerd successfully booted`))
@@ -59,7 +59,7 @@ var _ = Describe("the serial console", func() {
 
 var _ = Describe("PID 1", func() {
 	It("is the shipped init, and neither systemd nor busybox is there", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, trial.Default(ctx))
+		vm := trial.Fork(ctx, trial.Default(ctx))
 		Expect(run(ctx, vm, "@cat", "/proc/1/cmdline")).To(HavePrefix("/sbin/init"))
 		Expect(run(ctx, vm, "@cat", "/proc/1/status")).To(HavePrefix("Name:\tinit\n"))
 		e, ok := vm.Console().Milestone(boot.Init)
@@ -72,14 +72,14 @@ var _ = Describe("PID 1", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("needs no disk at all", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, trial.Default(ctx))
+		vm := trial.Fork(ctx, trial.Default(ctx))
 		Expect(run(ctx, vm, "@ls", "/sys/block")).NotTo(MatchRegexp(`(?m)^(vd|sd|sr|nvme)`))
 		Expect(run(ctx, vm, "@cat", "/proc/mounts")).To(MatchRegexp(`(?m)^\S+ / (rootfs|tmpfs|ramfs) ro`))
 		Expect(refused(ctx, vm, "@append", "/etc/hostname", "x")).To(ContainSubstring("read-only file system"))
 	}, SpecTimeout(5*time.Minute))
 
 	It("powers off cleanly, with the onshutdown containers first", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		Expect(vm).NotTo(suite.Print(`the onshutdown container ran`))
 		Expect(vm.PowerOff(ctx)).To(Succeed())
 		Expect(vm).To(suite.Print(`^the onshutdown container ran`))

@@ -40,7 +40,7 @@ const optionProblem = `^containerd: /etc/containerd/runtime-config\.toml: `
 
 var _ = Describe("containerd's runtime-config.toml", func() {
 	It("may be missing: no options, everything on the console", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "small.yml"))
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		Expect(refused(ctx, vm, "@stat", boot.RuntimeConfig)).To(ContainSubstring("no such file"))
 		Expect(argv(ctx, vm)).To(Equal([]string{boot.ContainerdPath}))
 		Expect(vm).To(suite.Print(`containerd successfully booted`))

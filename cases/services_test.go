@@ -15,7 +15,7 @@ import (
 
 var _ = Describe("services", func() {
 	It("are containers in services.linuxkit, and other namespaces are empty", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		Expect(strings.Fields(run(ctx, vm, "ctr", "-n", "services.linuxkit", "container", "ls", "-q"))).To(ConsistOf("brief", "family"))
 		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "container", "ls")).To(MatchRegexp(`(?m)^family\s+-\s+io\.containerd\.runc\.v2\s*$`))
 		Expect(run(ctx, vm, "ctr", "-n", "default", "container", "ls", "-q")).To(BeEmpty())
@@ -23,7 +23,7 @@ var _ = Describe("services", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("show RUNNING with a live process, and STOPPED once they have ended", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		Eventually(ctx, vm).Should(suite.Print(`^service brief: exit status 0`))
 		tasks := run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")
 		Expect(tasks).To(MatchRegexp(`(?m)^brief\s+\d+\s+STOPPED\s*$`))
@@ -35,7 +35,7 @@ var _ = Describe("services", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("have every process listed by task ps, and no other", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		listed := regexp.MustCompile(`(?m)^(\d+)\s`).FindAllStringSubmatch(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ps", "family"), -1)
 		var got []string
 		for _, l := range listed {
@@ -52,7 +52,7 @@ var _ = Describe("services", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("take a shell over the serial line with tasks exec", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, trial.Default(ctx))
+		vm := trial.Fork(ctx, trial.Default(ctx))
 		prompt := regexp.MustCompile(`\(ns: getty\) seatrial:\S*# $`)
 		say(ctx, vm, "", prompt)
 		Expect(say(ctx, vm, "ls /www", prompt)).To(ContainSubstring("No such file"))
@@ -78,7 +78,7 @@ var _ = Describe("services", func() {
 
 var _ = Describe("OCI bundles", func() {
 	It("are under /containers, onboot and onshutdown numbered in order", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		Expect(run(ctx, vm, "@ls", "/containers")).To(Equal("onboot/\nonshutdown/\nservices/\n"))
 		Expect(run(ctx, vm, "@ls", "/containers/onboot")).To(Equal("000-first/\n001-second/\n"))
 		Expect(run(ctx, vm, "@ls", "/containers/onshutdown")).To(Equal("000-farewell/\n"))
@@ -92,7 +92,7 @@ var _ = Describe("OCI bundles", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("of onboot run one after another, before containerd", func(ctx SpecContext) {
-		vm := trial.Shared(ctx, build(ctx, "services.yml"))
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
 		var order []string
 		for _, l := range vm.Console().Lines() {
 			for _, text := range []string{"first onboot container", "second onboot container", "starting containerd"} {

@@ -49,21 +49,21 @@ var _ = Describe("the verdict", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a kernel panic", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		// The last write ends the machine that would answer it.
 		_, err := vm.Exec(ctx, "@append", "/proc/sysrq-trigger", "c")
 		Expect(err).To(suite.BeVerdict(reports.Guest, `^kernel (panic|oops): .*sysrq|^kernel oops: kernel NULL pointer`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a machine that resets", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		Expect(vm.QMP().Do(ctx, "system_reset", nil, nil)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, never)
 		Expect(err).To(suite.BeVerdict(reports.Infra, `reset|ended|end from outside`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a QEMU that was killed from outside", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "small.yml"))
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		Expect(syscall.Kill(vm.PID(), syscall.SIGKILL)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, never)
 		Expect(err).To(suite.BeVerdict(reports.Infra, `^QEMU was killed by SIGKILL from outside$`))

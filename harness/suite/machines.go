@@ -65,26 +65,6 @@ func (s *Suite) Fork(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) 
 	return m.Machine
 }
 
-// Shared is a machine of the image, booted to Ready, that other specs of this
-// process use as well: a spec may look at it but must leave it as it was. One
-// that has come to harm is replaced.
-func (s *Suite) Shared(ctx ginkgo.SpecContext, im *images.Image) *harness.Machine {
-	s.mu.Lock()
-	m := s.shared[im.Digest]
-	s.mu.Unlock()
-	if m == nil || !m.Alive() {
-		m = s.start(ctx, im, nil, harness.Boot)
-		m.scope = nil
-		s.mu.Lock()
-		s.shared[im.Digest] = m
-		s.mu.Unlock()
-	} else {
-		attach(m)
-	}
-	gomega.EventuallyWithOffset(1, m.Machine, ctx).Should(Reach(boot.Ready))
-	return m.Machine
-}
-
 // maker is how a machine comes to be: harness.Boot or the templates' Fork.
 type maker func(context.Context, harness.Host, harness.Plan) (*harness.Machine, error)
 
@@ -122,7 +102,7 @@ func (s *Suite) drop(m *tracked) {
 	s.open = slices.DeleteFunc(s.open, func(o *tracked) bool { return o == m })
 }
 
-// closeAll closes what no scope has closed: the shared machines.
+// closeAll closes what no scope has closed.
 func (s *Suite) closeAll() {
 	s.mu.Lock()
 	open := s.open

@@ -34,10 +34,9 @@ type Suite struct {
 	world     world              // set before the first spec
 	templates *harness.Templates // likewise
 
-	mu     sync.Mutex
-	open   []*tracked          // machines that are not closed yet
-	shared map[string]*tracked // by plan key
-	count  int                 // machines made by this process, for their names
+	mu    sync.Mutex
+	open  []*tracked // machines that are not closed yet
+	count int        // machines made by this process, for their names
 }
 
 // world is what the first process finds out for all.
@@ -56,11 +55,10 @@ type world struct {
 // and -seatrial.cache (default: the user's cache folder) say where files go.
 func New(title string) *Suite {
 	s := &Suite{
-		title:  title,
-		run:    flag.String("seatrial.run", "", "folder for the reports and evidence of this run"),
-		cache:  flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
-		began:  time.Now(),
-		shared: map[string]*tracked{},
+		title: title,
+		run:   flag.String("seatrial.run", "", "folder for the reports and evidence of this run"),
+		cache: flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
+		began: time.Now(),
 	}
 	ginkgo.SynchronizedBeforeSuite(s.prepare, s.receive)
 	ginkgo.BeforeEach(s.beginSpec)
