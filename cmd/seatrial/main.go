@@ -19,10 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/seatrial/seatrial"
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/images"
-	"github.com/seatrial/seatrial/images/component"
 	"github.com/seatrial/seatrial/reports"
 )
 
@@ -132,42 +130,6 @@ func loadSpec(args []string) (*images.Spec, error) {
 		return images.ParseSpec("default.yml", images.Default())
 	}
 	return images.LoadSpec(args[0])
-}
-
-func componentsCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "components [name...]",
-		Short: "Build the component images that are not up to date",
-		Long: `Makes kernel, init, runc, containerd and the others out of Debian packages and
-Go programs, into the local store below the cache folder. Cold it takes a few
-minutes, afterwards only what changed is built.`,
-		ValidArgs: component.Names(),
-		Args:      cobra.OnlyValidArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cache, err := o.cacheDir()
-			if err != nil {
-				return err
-			}
-			store, err := images.OpenStore(filepath.Join(cache, "store"))
-			if err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				args = nil
-			}
-			built, err := component.Build(cmd.Context(), component.Options{
-				Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: args,
-				Progress: func(name, step string) { fmt.Fprintf(os.Stderr, "%s: %s\n", name, step) },
-			})
-			if err != nil {
-				return err
-			}
-			for _, b := range built {
-				fmt.Println(b.Ref, b.Digest)
-			}
-			return nil
-		},
-	}
 }
 
 func buildCommand(o *options) *cobra.Command {
