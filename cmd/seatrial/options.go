@@ -174,16 +174,31 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 	if len(names) == 0 {
 		return nil, nil
 	}
-	cache, err := o.cacheDir()
+	c, err := o.componentOptions(names, d)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		for _, name := range names {
+			d.drop("component " + name)
+		}
+	}()
+	return buildComponents(ctx, c)
+}
+
+// componentOptions is how components are built: in our cache, with their
+// progress on the display.
+func (o *options) componentOptions(names []string, d *display) (component.Options, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return component.Options{}, err
+	}
 	store, err := images.OpenStore(filepath.Join(cache, "store"))
 	if err != nil {
-		return nil, remedy(err, "--cache")
+		return component.Options{}, remedy(err, "--cache")
 	}
 	under := ""
-	built, err := component.Build(ctx, component.Options{
+	return component.Options{
 		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names,
 		Progress: func(name, step string) {
 			if under != name {
@@ -192,8 +207,11 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 			under = name
 			d.set("component "+name, step)
 		},
-	})
-	d.drop("component " + under)
+	}, nil
+}
+
+func buildComponents(ctx context.Context, c component.Options) ([]component.Built, error) {
+	built, err := component.Build(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("%w; seatrial doctor says what this host lacks", remedy(err, "--cache"))
 	}
