@@ -45,7 +45,7 @@ func (m *Machine) ExecInput(ctx context.Context, stdin string, argv ...string) (
 		return nil, m.failure(reports.Misuse, "the machine was booted without its agent (Plan.NoAgent)", wanted, nil)
 	}
 	call, err := m.agent.call(boot.Request{Argv: argv, Stdin: []byte(stdin)}, func() error {
-		return m.await(ctx, "the agent inside", m.patience.Quiet, m.agent.greeted)
+		return m.awaitOr(ctx, "the agent inside", m.patience.Quiet, m.agent.greeted, m.agent.met)
 	})
 	if err != nil {
 		return nil, err
@@ -92,6 +92,7 @@ func (m *Machine) ExecInput(ctx context.Context, stdin string, argv ...string) (
 type agent struct {
 	line io.ReadWriter
 	gone chan struct{} // the line has ended
+	met  chan struct{} // the agent has said hello
 
 	mu     sync.Mutex // guards the fields below and writing to line
 	hello  string
@@ -111,7 +112,7 @@ type call struct {
 }
 
 func newAgent(line io.ReadWriter) *agent {
-	return &agent{line: line, gone: make(chan struct{}), calls: map[uint64]*call{}}
+	return &agent{line: line, gone: make(chan struct{}), met: make(chan struct{}), calls: map[uint64]*call{}}
 }
 
 // listen reads replies until the line ends. A damaged frame is dropped: its
@@ -135,7 +136,7 @@ func (a *agent) take(r boot.Reply) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if r.Hello != "" {
-		a.hello = r.Hello
+		a.meet(r.Hello)
 	}
 	if c := a.calls[r.ID]; c != nil {
 		c.take(r)
@@ -150,6 +151,13 @@ func (a *agent) greeted() bool {
 func (a *agent) greet(hello string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.meet(hello)
+}
+
+func (a *agent) meet(hello string) {
+	if a.hello == "" {
+		close(a.met)
+	}
 	a.hello = hello
 }
 

@@ -78,6 +78,14 @@ func up(t *testing.T, h Host, im *images.Image, p Patience) *Machine {
 // events are the records of a boot up to the given milestone.
 func events(t *testing.T, to boot.Milestone, tty string) string {
 	t.Helper()
+	text, err := recordsTo(to, tty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func recordsTo(to boot.Milestone, tty string) (string, error) {
 	var b []byte
 	var seq uint64
 	for _, at := range boot.Milestones()[1:] {
@@ -88,14 +96,14 @@ func events(t *testing.T, to boot.Milestone, tty string) string {
 		}
 		var err error
 		if b, err = e.AppendText(b); err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		b = append(b, '\r', '\n')
 		if at == to {
 			break
 		}
 	}
-	return string(b)
+	return string(b), nil
 }
 
 func TestReady(t *testing.T) {

@@ -21,6 +21,11 @@ const settle = 2 * time.Second
 // await waits until done says so, or until there is no hope left. It looks
 // again whenever the console changes and when patience could have ended.
 func (m *Machine) await(ctx context.Context, wanted string, total time.Duration, done func() bool) error {
+	return m.awaitOr(ctx, wanted, total, done, nil)
+}
+
+// awaitOr also looks again when the channel, which may be nil, is closed.
+func (m *Machine) awaitOr(ctx context.Context, wanted string, total time.Duration, done func() bool, closed <-chan struct{}) error {
 	start := time.Now()
 	for {
 		changed := m.log.Changed()
@@ -37,6 +42,7 @@ func (m *Machine) await(ctx context.Context, wanted string, total time.Duration,
 		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
+		case <-closed: // done is true from now on
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()

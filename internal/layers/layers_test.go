@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"images":                 {"boot"},
 	"images/component":       {"boot", "images"},
 	"qemu":                   {},
-	"qemu/qemutest":          {"qemu"},
+	"qemu/qemutest":          {},
 	"harness/console":        {"boot"},
 	"reports":                {"boot"},
 	"harness":                {"boot", "images", "qemu", "harness/console", "reports"},

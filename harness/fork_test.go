@@ -1,0 +1,437 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/reports"
+)
+
+func forkPlan(t *testing.T, im *images.Image) Plan {
+	t.Helper()
+	return Plan{Name: "m", Image: im, MemoryMiB: 64, Dir: t.TempDir(), Patience: Patience{Quiet: 20 * time.Second}}
+}
+
+// forked makes a fork that lives until the test ends.
+func forked(t *testing.T, s *Templates, h Host, p Plan) *Machine {
+	t.Helper()
+	m, err := s.Fork(t.Context(), h, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func says(t *testing.T, m *Machine, argv ...string) string {
+	t.Helper()
+	r, err := m.Exec(t.Context(), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Stdout
+}
+
+// names are the files and folders in a templates folder that end so.
+func names(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// One boot serves many forks. Each has the template's memory and none of the
+// others' writes, and an identity of its own.
+func TestFork(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	s := OpenTemplates(TemplateOptions{Dir: dir})
+	before := time.Now()
+	a, b := forked(t, s, h, forkPlan(t, im)), forked(t, s, h, forkPlan(t, im))
+	if n := boots(t, h); n != 1 {
+		t.Errorf("%d boots for two forks", n)
+	}
+	says(t, a, "@append", "/x", "written by a")
+	if got := says(t, b, "@cat", "/x"); got != "" {
+		t.Errorf("b sees what a wrote: %q", got)
+	}
+	if got := says(t, a, "@cat", "/x"); got != "written by a" {
+		t.Errorf("a does not see what it wrote: %q", got)
+	}
+	seedA, seedB := says(t, a, "@cat", "@reseed"), says(t, b, "@cat", "@reseed")
+	if len(seedA) != 2*entropySize || seedA == seedB {
+		t.Errorf("entropy: %q and %q", seedA, seedB)
+	}
+	nanos, err := strconv.ParseInt(says(t, b, "@cat", "@clock"), 10, 64)
+	if at := time.Unix(0, nanos); err != nil || at.Before(before) || at.After(time.Now()) {
+		t.Errorf("the clock was set to %v (%v)", at, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, names(t, dir, "*.lock")[0][len(dir)+1:len(dir)+65], "ram")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A fork's log tells what it inherited from what it printed itself, and so
+// does the report.
+func TestForkLog(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	told := make(chan Progress, 100)
+	p := forkPlan(t, im)
+	forked(t, s, h, p)
+	p = forkPlan(t, im)
+	p.Notify = func(e Progress) { told <- e }
+	m := forked(t, s, h, p)
+	if err := m.Await(t.Context(), boot.Ready); err != nil {
+		t.Error(err)
+	}
+	// The template had begun a line, which the fork ended.
+	line, err := m.AwaitLine(t.Context(), regexpOf(`^login: and goes on$`))
+	if err != nil || line.Inherited {
+		t.Errorf("%+v, %v", line, err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := m.Report()
+	if r.Fork == nil || r.Fork.How != "ram" || r.Fork.Why != "" || r.Fork.At <= 0 || r.Fork.Took <= 0 || len(r.Fork.Template) != 64 {
+		t.Errorf("fork: %+v", r.Fork)
+	}
+	if r.Reached != boot.Ready || len(r.Marks) == 0 {
+		t.Errorf("reached %q, %d marks", r.Reached, len(r.Marks))
+	}
+	for _, mark := range r.Marks {
+		if !mark.Inherited || mark.Host > r.Fork.At {
+			t.Errorf("the fork pretends to have passed %s itself, at %v", mark.At, mark.Host)
+		}
+	}
+	if last := r.Console[len(r.Console)-1]; last.Inherited || last.Host < r.Fork.At {
+		t.Errorf("the fork's own line: %+v", last)
+	}
+	if r.Took > time.Since(r.Began) {
+		t.Errorf("took %v since %v", r.Took, r.Began)
+	}
+	if len(told) != 0 {
+		t.Errorf("inherited events were told again: %+v", <-told)
+	}
+	raw, err := os.ReadFile(filepath.Join(m.Dir(), fileSerial))
+	if err != nil || !strings.HasPrefix(string(raw), "[    0.0] Linux version 6.1\r\n") || !strings.HasSuffix(string(raw), "login: and goes on\r\n") {
+		t.Errorf("serial log %q, %v", raw, err)
+	}
+}
+
+// Ten that ask at once, each as a process of its own would, get one template.
+func TestTemplateIsBuiltOnce(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	var all sync.WaitGroup
+	for range 10 {
+		p := forkPlan(t, im)
+		all.Go(func() {
+			m, err := OpenTemplates(TemplateOptions{Dir: dir}).Fork(t.Context(), h, p)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := boots(t, h); n != 1 {
+		t.Errorf("%d boots", n)
+	}
+	if left := names(t, dir, "*.new"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// What was damaged, by whatever, is noticed before it is used, by a process
+// that has used it already as well as by a new one, and made again.
+func TestDamagedTemplate(t *testing.T) {
+	flip := func(path string) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			return err
+		}
+		return os.Chtimes(path, info.ModTime(), info.ModTime()) // as if nothing had happened
+	}
+	cut := func(path string) error { return os.Truncate(path, 3) }
+	for name, damage := range map[string]struct {
+		file string
+		do   func(string) error
+	}{
+		"memory flipped": {fileRAM, flip}, "memory cut": {fileRAM, cut}, "memory gone": {fileRAM, os.Remove},
+		"state flipped": {fileState, flip}, "state cut": {fileState, cut}, "state gone": {fileState, os.Remove},
+		"log flipped": {fileSerial, flip}, "times gone": {fileStamped, os.Remove},
+		"record flipped": {fileTemplate, flip}, "record gone": {fileTemplate, os.Remove},
+		"all gone": {"", os.RemoveAll},
+	} {
+		for _, fresh := range []bool{false, true} {
+			t.Run(name+" fresh "+strconv.FormatBool(fresh), func(t *testing.T) {
+				t.Parallel()
+				h, im := standIn(t, "linux")
+				s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+				m := forked(t, s, h, forkPlan(t, im))
+				if err := damage.do(filepath.Join(s.o.Dir, m.fork.Template, damage.file)); err != nil {
+					t.Fatal(err)
+				}
+				if fresh {
+					s = OpenTemplates(s.o)
+				}
+				if err := m.Close(); err != nil { // its lock would keep the template from being replaced
+					t.Fatal(err)
+				}
+				forked(t, s, h, forkPlan(t, im))
+				if n := boots(t, h); n != 2 {
+					t.Errorf("%d boots: the damage was not noticed", n)
+				}
+			})
+		}
+	}
+}
+
+// What shapes a machine leads to a template of its own; what does not, not.
+func TestTemplateKey(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	key := func(change func(*Host, *Plan, *images.Image)) string {
+		h, p, i := h, forkPlan(t, im), *im
+		if change != nil {
+			change(&h, &p, &i)
+		}
+		p.Image = &i
+		sh, err := s.shapeOf(h, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sh.key()
+	}
+	base := key(nil)
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{base: "nothing"}
+	for name, change := range map[string]func(*Host, *Plan, *images.Image){
+		"image":       func(_ *Host, _ *Plan, i *images.Image) { i.Digest = "sha256:2" },
+		"cmdline":     func(_ *Host, p *Plan, _ *images.Image) { p.Cmdline = "quiet" },
+		"memory":      func(_ *Host, p *Plan, _ *images.Image) { p.MemoryMiB = 65 },
+		"CPUs":        func(_ *Host, p *Plan, _ *images.Image) { p.CPUs = 2 },
+		"devices":     func(_ *Host, p *Plan, _ *images.Image) { p.Extra = []string{"-device", "x"} },
+		"CPU model":   func(h *Host, _ *Plan, _ *images.Image) { h.Accel.CPU = "qemu64" },
+		"accelerator": func(h *Host, _ *Plan, _ *images.Image) { h.Accel.Name = "kvm" },
+		"version":     func(h *Host, _ *Plan, _ *images.Image) { h.Version = "8.0.0" },
+		"binary":      func(h *Host, _ *Plan, _ *images.Image) { h.Binary = disk },
+	} {
+		k := key(change)
+		if other, ok := seen[k]; ok {
+			t.Errorf("%s leads to the same template as %s", name, other)
+		}
+		seen[k] = name
+	}
+	if key(func(_ *Host, p *Plan, _ *images.Image) {
+		p.Name, p.Expect, p.Patience.Boot = "other", []string{"panic"}, time.Hour
+	}) != base {
+		t.Error("name, expectations and patience shape nothing")
+	}
+	plan := forkPlan(t, im)
+	plan.Disks = append(plan.Disks, readOnly(disk))
+	first, err := s.shapeOf(h, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(disk, []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := s.shapeOf(h, plan); err != nil || second.key() == first.key() {
+		t.Errorf("a changed disk leads to the same template (%v)", err)
+	}
+}
+
+// Without the capability memory goes with the state; where nothing can be
+// saved every machine boots. The report says which, and why.
+func TestLadder(t *testing.T) {
+	for _, c := range []struct {
+		play  string
+		rung  Rung
+		how   string
+		why   string
+		boots int // for two machines
+	}{
+		{"linux", "", "ram", "", 1},
+		{"linux", RungStream, "stream", "", 1},
+		{"linux", RungCold, "cold", "demanded", 2},
+		{"old", "", "stream", "Invalid parameter 'x-ignore-shared'", 1},
+		{"blocked", "", "cold", "non-migratable device 'nvme'", 3},
+	} {
+		t.Run(c.play+string(c.rung), func(t *testing.T) {
+			h, im := standIn(t, c.play)
+			s := OpenTemplates(TemplateOptions{Dir: t.TempDir(), Rung: c.rung})
+			for range 2 {
+				m := forked(t, s, h, forkPlan(t, im))
+				f := m.Report().Fork
+				if f == nil || f.How != c.how || !strings.Contains(f.Why, c.why) || (c.why == "") != (f.Why == "") {
+					t.Errorf("got %+v", f)
+				}
+				says(t, m, "@append", "/x", "y")
+				if got := says(t, m, "@cat", "/x"); got != "y" {
+					t.Errorf("the machine has %q", got)
+				}
+			}
+			if n := boots(t, h); n != c.boots {
+				t.Errorf("%d boots", n)
+			}
+		})
+	}
+	h, im := standIn(t, "linux")
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := forkPlan(t, im)
+	p.Disks = append(p.Disks, readOnly(disk))
+	p.Disks[0].ReadOnly = false
+	m := forked(t, OpenTemplates(TemplateOptions{Dir: t.TempDir()}), h, p)
+	if f := m.Report().Fork; f.How != "cold" || !strings.Contains(f.Why, "disk 0 is written to") {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// What does not work is a verdict that names its cause, and leaves nothing.
+func TestForkRefuses(t *testing.T) {
+	for _, c := range []struct {
+		play  string
+		rung  Rung
+		class reports.Class
+		title string
+		boots int // when it is tried twice
+	}{
+		{"panics", "", reports.Guest, "it is broken", 1},
+		{"amnesiac", "", reports.Infra, "this is no copy of template", 1},
+		{"unloadable", "", reports.Infra, "no such thing", 1},
+		{"old", RungRAM, reports.Infra, "x-ignore-shared", 2},
+	} {
+		t.Run(c.play, func(t *testing.T) {
+			h, im := standIn(t, c.play)
+			s := OpenTemplates(TemplateOptions{Dir: t.TempDir(), Rung: c.rung})
+			for range 2 {
+				m, err := s.Fork(t.Context(), h, forkPlan(t, im))
+				var f *Failure
+				if !errors.As(err, &f) || f.Class != c.class || !strings.Contains(f.Title, c.title) {
+					t.Errorf("%v, %v", m, err)
+				}
+			}
+			if n := boots(t, h); n != c.boots {
+				t.Errorf("%d boots", n)
+			}
+			if left := names(t, s.o.Dir, "*.new"); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+			for _, lock := range names(t, s.o.Dir, "*.lock") {
+				f, err := tryLock(lock, exclusive)
+				if err != nil {
+					t.Errorf("%s: %v", lock, err)
+					continue
+				}
+				f.Close()
+			}
+		})
+	}
+}
+
+// The least recently used templates go when there are too many, but none that
+// is in use.
+func TestPrune(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	s := OpenTemplates(TemplateOptions{Dir: dir, Limit: 1})
+	one := func(cmdline string) *Machine {
+		p := forkPlan(t, im)
+		p.Cmdline = cmdline
+		return forked(t, s, h, p)
+	}
+	there := func(m *Machine) bool {
+		_, err := os.Stat(filepath.Join(dir, m.fork.Template))
+		return err == nil
+	}
+	a := one("a")
+	b := one("b")
+	if !there(a) || !there(b) {
+		t.Error("a template in use was removed")
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := one("c")
+	if there(a) || !there(b) || !there(c) {
+		t.Errorf("a: %v, b: %v, c: %v; want only a to be gone", there(a), there(b), there(c))
+	}
+	if n := len(names(t, dir, "*")); n != 4 {
+		t.Errorf("%d files: %q", n, names(t, dir, "*"))
+	}
+}
+
+// A builder that was killed leaves a folder, which is no template.
+func TestKilledBuilder(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	sh, err := s.shapeOf(h, forkPlan(t, im))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(s.o.Dir, sh.key()+".new", "ram"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	forked(t, s, h, forkPlan(t, im))
+	if left := names(t, s.o.Dir, "*.new"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// Whoever waits for another's template can be interrupted.
+func TestForkInterrupted(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	sh, err := s.shapeOf(h, forkPlan(t, im))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := lockFile(t.Context(), s.lockPath(sh.key()), exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Fork(ctx, h, forkPlan(t, im)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if n := boots(t, h); n != 0 {
+		t.Errorf("%d boots", n)
+	}
+}
