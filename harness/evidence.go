@@ -18,6 +18,7 @@ const (
 	fileSerial  = "serial.log"    // every byte of the serial line
 	fileStamped = "console.jsonl" // its lines with the host's times; replays with them
 	fileCommand = "command"       // the QEMU command line, to paste into a shell
+	FileMachine = "machine.json"  // qemu.Config of the machine, to boot it again
 	fileBoot    = "boot.json"     // reports.Boot
 	fileStderr  = "qemu.stderr"   // written by package qemu
 	fileQMP     = "qmp.jsonl"     // written by package qemu
@@ -66,7 +67,7 @@ func (m *Machine) Report() reports.Boot {
 
 func (m *Machine) artifacts() []reports.Artifact {
 	var out []reports.Artifact
-	for _, name := range []string{fileSerial, fileStamped, fileCommand, fileBoot, fileStderr, fileQMP} {
+	for _, name := range []string{fileSerial, fileStamped, fileCommand, FileMachine, fileBoot, fileStderr, fileQMP} {
 		path := filepath.Join(m.plan.Dir, name)
 		if _, err := os.Stat(path); err == nil || name == fileBoot {
 			out = append(out, reports.Artifact{Name: name, Path: path})

@@ -41,6 +41,9 @@ func (m *Machine) Exec(ctx context.Context, argv ...string) (*Result, error) {
 func (m *Machine) ExecInput(ctx context.Context, stdin string, argv ...string) (*Result, error) {
 	wanted := "command " + strings.Join(argv, " ")
 	began := time.Now()
+	if m.agent == nil {
+		return nil, m.failure(reports.Misuse, "the machine was booted without its agent (Plan.NoAgent)", wanted, nil)
+	}
 	call, err := m.agent.call(boot.Request{Argv: argv, Stdin: []byte(stdin)}, func() error {
 		return m.await(ctx, "the agent inside", m.patience.Quiet, m.agent.greeted)
 	})

@@ -66,6 +66,9 @@ func (s *Templates) unforkable(p Plan) string {
 	if s.o.Rung == RungCold {
 		return "cold boots were demanded"
 	}
+	if p.NoAgent {
+		return "it has no agent, by which a fork is told from a reboot"
+	}
 	for i, d := range p.Disks {
 		if !d.ReadOnly {
 			return fmt.Sprintf("disk %d is written to, and forks would share it", i)

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,13 @@ func (m *Machine) start(ctx context.Context, config qemu.Config, t *template) er
 	if err := writeFile(filepath.Join(m.plan.Dir, fileCommand), []byte(m.command+"\n")); err != nil {
 		return err
 	}
+	b, err := json.MarshalIndent(config, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(m.plan.Dir, FileMachine), b); err != nil {
+		return err
+	}
 	raw, err := m.create(fileSerial)
 	if err != nil {
 		return err
@@ -101,7 +109,9 @@ func (m *Machine) start(ctx context.Context, config qemu.Config, t *template) er
 		Stamped: stamped,
 	})
 	m.log.Expect(m.plan.Expect...)
-	m.agent = newAgent(m.vm.AgentLine())
+	if !m.plan.NoAgent {
+		m.agent = newAgent(m.vm.AgentLine())
+	}
 	if t != nil {
 		if err := m.goOn(ctx, t, raw); err != nil {
 			return err
@@ -110,7 +120,9 @@ func (m *Machine) start(ctx context.Context, config qemu.Config, t *template) er
 	}
 	m.resumed = time.Now()
 	m.work.Go(func() { m.listen(raw) })
-	m.work.Go(m.agent.listen)
+	if m.agent != nil {
+		m.work.Go(m.agent.listen)
+	}
 	if m.plan.Notify != nil {
 		m.work.Go(m.notify)
 	}
@@ -131,7 +143,7 @@ func (m *Machine) create(name string) (*os.File, error) {
 // stops the guest at its next character.
 func (m *Machine) listen(raw io.Writer) {
 	// If the evidence cannot be written any more, the line must still be read.
-	if _, err := io.Copy(io.MultiWriter(m.log, raw), m.vm.Serial()); err != nil {
+	if _, err := io.Copy(io.MultiWriter(m.log, raw, &echo{m.plan.Echo}), m.vm.Serial()); err != nil {
 		m.mu.Lock()
 		m.lost = err
 		m.mu.Unlock()
@@ -144,6 +156,19 @@ func (m *Machine) listen(raw io.Writer) {
 	m.ended = time.Now()
 	m.mu.Unlock()
 	m.log.Close()
+}
+
+// echo passes bytes on to a writer for as long as it takes them. That it does
+// not is the listener's affair: the machine and its evidence go on.
+type echo struct{ to io.Writer }
+
+func (e *echo) Write(p []byte) (int, error) {
+	if e.to != nil {
+		if _, err := e.to.Write(p); err != nil {
+			e.to = nil
+		}
+	}
+	return len(p), nil
 }
 
 // notify tells the plan's listener of every event, as it comes.
@@ -252,6 +277,28 @@ func (m *Machine) AwaitEnd(ctx context.Context) error {
 	m.asked = true
 	m.mu.Unlock()
 	return m.await(ctx, "the end", m.patience.Stop, m.log.Closed)
+}
+
+// Attend waits until the machine ends, without patience: somebody works at its
+// console. It succeeds if the machine powered itself off and nothing fatal was
+// seen of it; a reset, a panic or a killed QEMU is a verdict.
+func (m *Machine) Attend(ctx context.Context) error {
+	const wanted = "a clean power off"
+	select {
+	case <-m.Done():
+	case <-ctx.Done():
+		return m.interrupted(ctx, wanted)
+	}
+	m.work.Wait() // what was left on the line belongs to the verdict
+	if m.vm.Exit().Reason == qemu.ReasonShutdown {
+		m.mu.Lock()
+		m.asked = true
+		m.mu.Unlock()
+	}
+	if f := m.judgeNow(wanted); f != nil {
+		return f
+	}
+	return nil
 }
 
 // Type sends text to the machine's console, as a keyboard would.

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
@@ -25,6 +26,8 @@ type Plan struct {
 	Expect    []string       // names of fault rules that the spec wants to see; they do not fail a wait
 	Rules     []console.Rule // nil: console.Rules()
 	Dir       string         // evidence folder, made if missing
+	NoAgent   bool           // no line to the agent inside: nothing can be executed
+	Echo      io.Writer      // gets every byte of the serial line as it comes; nil: nobody. One that blocks holds the guest up, one that fails gets no more
 	Notify    func(Progress) // called for every event; nil: nobody is told. Must not block
 }
 
@@ -90,7 +93,10 @@ func (p Plan) cmdline(arch string) string {
 	if line == "" {
 		line = p.Image.Cmdline
 	}
-	words := []string{"panic=-1", boot.DevKmsgWord, boot.AgentWord + agentTerminal(arch)}
+	words := []string{"panic=-1", boot.DevKmsgWord}
+	if !p.NoAgent {
+		words = append(words, boot.AgentWord+agentTerminal(arch))
+	}
 	return images.ParseCmdline(line).With(words...).String()
 }
 
@@ -107,7 +113,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Name: p.Name, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
-		Disks: p.Disks, Agent: true, Dir: p.Dir, Extra: p.Extra,
+		Disks: p.Disks, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
 		c.MemoryMiB = 1024

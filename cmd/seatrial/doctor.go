@@ -1,15 +1,13 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/seatrial/seatrial/harness"
 )
 
 // need is something the host must have.
@@ -29,6 +27,8 @@ func needs(arch string) []need {
 		qemu,
 		{Program: "mkfs.ext4", Package: "e2fsprogs", For: "state disks"},
 		{Program: "dpkg-deb", Package: "dpkg", For: "component images"},
+		{Program: "apt-get", Package: "apt", For: "component images"},
+		{Program: "go", Package: "golang", For: "component images"},
 	}
 }
 
@@ -53,20 +53,24 @@ func doctorCommand(o *options) *cobra.Command {
 		Long: `Looks for the programs seatrial needs, and runs a small guest to find out which
 accelerator works: a device node proves nothing. Exit status 3 if anything is
 missing. With --install, missing packages are installed through apt-get first.`,
-		Args: cobra.NoArgs,
+		Example: `  seatrial doctor
+  seatrial doctor --install          # gets what is missing, where apt-get is
+  seatrial doctor --arch arm64 --json`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all := needs(o.arch)
 			missing := find(all)
 			if install && len(missing) > 0 {
-				if err := aptInstall(cmd, missing); err != nil {
+				var err error
+				if missing, err = installMissing(cmd.Context(), all, missing); err != nil {
 					return err
 				}
-				missing = find(all)
 			}
 			if len(missing) > 0 {
 				return sayMissing(all, missing, asJSON)
 			}
-			return sayHost(cmd, o, all, asJSON)
+			return sayHost(cmd.Context(), o, all, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&install, "install", false, "install what is missing (Debian and Ubuntu, as root or through sudo)")
@@ -74,6 +78,7 @@ missing. With --install, missing packages are installed through apt-get first.`,
 	return cmd
 }
 
+// sayMissing says what to install, and ends with the status of a host that lacks something.
 func sayMissing(all []need, missing []string, asJSON bool) error {
 	if asJSON {
 		if err := writeJSON(map[string]any{"programs": all, "missing": missing}); err != nil {
@@ -86,19 +91,18 @@ func sayMissing(all []need, missing []string, asJSON bool) error {
 			fmt.Fprintf(os.Stderr, "missing: %s (for %s), in Debian's package %s\n", n.Program, n.For, n.Package)
 		}
 	}
-	fmt.Fprintf(os.Stderr, "on Debian and Ubuntu: apt-get install %s\nor: seatrial doctor --install\n", strings.Join(missing, " "))
+	if _, err := exec.LookPath("apt-get"); err == nil {
+		fmt.Fprintf(os.Stderr, "install: apt-get install %s\nor: seatrial doctor --install\n", strings.Join(missing, " "))
+	} else {
+		fmt.Fprintln(os.Stderr, "no apt-get here: install these programs with your system's own tools; the packages may have other names there")
+	}
 	return exitError{exitInfra}
 }
 
-func sayHost(cmd *cobra.Command, o *options, all []need, asJSON bool) error {
-	cache, err := o.cacheDir()
+func sayHost(ctx context.Context, o *options, all []need, asJSON bool) error {
+	h, err := o.host(ctx)
 	if err != nil {
 		return err
-	}
-	h, err := harness.Survey(cmd.Context(), o.arch, cache)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "seatrial: %v\n", err)
-		return exitError{exitInfra}
 	}
 	if asJSON {
 		return writeJSON(map[string]any{"programs": all, "missing": []string{}, "host": h})
@@ -111,31 +115,31 @@ func sayHost(cmd *cobra.Command, o *options, all []need, asJSON bool) error {
 	return nil
 }
 
-func writeJSON(v any) error {
-	e := json.NewEncoder(os.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
-// aptInstall installs packages through the system's own apt-get.
-func aptInstall(cmd *cobra.Command, packages []string) error {
+// installMissing installs packages through the system's own apt-get and
+// returns those whose programs are missing all the same. Without apt-get
+// nothing can be done, and all are.
+func installMissing(ctx context.Context, all []need, packages []string) (missing []string, err error) {
 	apt, err := exec.LookPath("apt-get")
 	if err != nil {
-		return fmt.Errorf("no apt-get here: install these yourself, by the names your system gives them: %s", strings.Join(packages, " "))
+		return packages, nil
 	}
 	prefix := []string{apt}
 	if os.Geteuid() != 0 {
-		prefix = []string{"sudo", apt}
+		sudo, err := exec.LookPath("sudo")
+		if err != nil {
+			return nil, fmt.Errorf("cannot install: neither root nor sudo here; as root: apt-get install %s", strings.Join(packages, " "))
+		}
+		prefix = []string{sudo, apt}
 	}
 	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, packages...)} {
 		argv := append(append([]string{}, prefix...), args...)
 		fmt.Fprintln(os.Stderr, strings.Join(argv, " "))
-		c := exec.CommandContext(cmd.Context(), argv[0], argv[1:]...)
+		c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		c.Stdout, c.Stderr = os.Stderr, os.Stderr
+		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stderr, os.Stderr
 		if err := c.Run(); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+			return nil, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 		}
 	}
-	return nil
+	return find(all), nil
 }

@@ -1,197 +1,72 @@
 // Command seatrial builds LinuxKit images, boots them in QEMU and proves what
-// they do.
-//
-// It speaks as follows: results on standard output, progress and errors on
-// standard error. Exit status 0: proved; 1: the guest failed; 2: the request
-// cannot be (a wrong flag, file or image); 3: the host failed, or nothing could
-// be shown.
+// they do. One file holds one verb; what verbs share is in options.go (flags,
+// cache, image), errors.go (exit statuses), display.go (what goes on, on
+// standard error), runs.go (folders of runs) and terminal.go (the user's own).
 package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/seatrial/seatrial"
-	"github.com/seatrial/seatrial/harness"
-	"github.com/seatrial/seatrial/images"
-	"github.com/seatrial/seatrial/images/component"
-	"github.com/seatrial/seatrial/reports"
 )
-
-// Exit statuses.
-const (
-	exitGuest  = 1
-	exitMisuse = 2
-	exitInfra  = 3
-)
-
-// exitError is an error that has been reported already, with the status to end with.
-type exitError struct{ status int }
-
-func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := root().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(status(err))
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signals = append(signals, syscall.SIGHUP)
 	}
-}
-
-// status reports an error, unless that was done, and chooses the exit status.
-func status(err error) int {
-	var done exitError
-	if errors.As(err, &done) {
-		return done.status
-	}
-	fmt.Fprintf(os.Stderr, "seatrial: %v\n", err)
-	var f *harness.Failure
-	if errors.As(err, &f) {
-		return classStatus(f.Class)
-	}
-	return exitMisuse
-}
-
-func classStatus(c reports.Class) int {
-	switch c {
-	case reports.Guest:
-		return exitGuest
-	case reports.Misuse:
-		return exitMisuse
-	}
-	return exitInfra
-}
-
-// options are what every verb takes.
-type options struct {
-	cache string
-	arch  string
-}
-
-func root() *cobra.Command {
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	o := &options{}
-	cmd := &cobra.Command{
-		Use:   "seatrial",
-		Short: "Sea trials for LinuxKit images: build one, boot it, prove it",
-		Long: `Builds a LinuxKit image from its YAML, boots it in QEMU with the serial line
+	err := root(o).ExecuteContext(ctx)
+	status := exitStatus(o, err, ctx.Err() != nil)
+	stop()
+	os.Exit(status)
+}
+
+// about is the root's help. Exit statuses stand here because every verb keeps them.
+const about = `Builds a LinuxKit image from its YAML, boots it in QEMU with the serial line
 as its console, and proves what it does. A failure names its cause: a panic, a
-console in the wrong order, a service that died, a QEMU that was killed.`,
-		SilenceUsage: true, SilenceErrors: true,
-	}
-	cmd.PersistentFlags().StringVar(&o.cache, "cache", "", "folder for component images, built images and downloads (default: seatrial in the user's cache folder)")
-	cmd.PersistentFlags().StringVar(&o.arch, "arch", runtime.GOARCH, "architecture of the guest: amd64 or arm64")
-	cmd.AddCommand(doctorCommand(o), componentsCommand(o), buildCommand(o), testCommand(o))
-	return cmd
-}
+console in the wrong order, a service that died, a QEMU that was killed.
 
-// cacheDir is the cache folder, made if missing.
-func (o *options) cacheDir() (string, error) {
-	dir := o.cache
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("no cache folder; give one with --cache: %w", err)
-		}
-		dir = filepath.Join(user, "seatrial")
-	}
-	return dir, os.MkdirAll(dir, 0o755)
-}
+Results go to standard output, progress and errors to standard error. Progress
+is drawn on a terminal and written as plain lines elsewhere; NO_COLOR takes the
+colours away.
 
-// image builds the image of a YAML file, or of the YAML that ships.
-func (o *options) image(ctx context.Context, args []string) (*images.Image, error) {
-	cache, err := o.cacheDir()
-	if err != nil {
-		return nil, err
-	}
-	spec, err := loadSpec(args)
-	if err != nil {
-		return nil, err
-	}
-	store, err := images.OpenStore(filepath.Join(cache, "store"))
-	if err != nil {
-		return nil, err
-	}
-	b := &images.Builder{
-		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
-		Progress: func(step string) { fmt.Fprintln(os.Stderr, step) },
-	}
-	return b.Build(ctx, spec)
-}
+Exit status:
+  0  done; for test and qualify: everything was proved
+  1  the guest failed
+  2  the request cannot be: a wrong flag, file or image
+  3  the host failed, the run was interrupted, or nothing could be shown`
 
-func loadSpec(args []string) (*images.Spec, error) {
-	if len(args) == 0 {
-		return images.ParseSpec("default.yml", images.Default())
-	}
-	return images.LoadSpec(args[0])
-}
+const firstSteps = `  seatrial doctor                  # what this host can do and what is missing
+  seatrial run                     # the image that ships, its console on this terminal
+  seatrial test my.yml             # build my image, boot it, prove that it comes up
+  seatrial qualify                 # in a checkout: the whole suite, report in out/latest`
 
-func componentsCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "components [name...]",
-		Short: "Build the component images that are not up to date",
-		Long: `Makes kernel, init, runc, containerd and the others out of Debian packages and
-Go programs, into the local store below the cache folder. Cold it takes a few
-minutes, afterwards only what changed is built.`,
-		ValidArgs: component.Names(),
-		Args:      cobra.OnlyValidArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cache, err := o.cacheDir()
-			if err != nil {
-				return err
-			}
-			store, err := images.OpenStore(filepath.Join(cache, "store"))
-			if err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				args = nil
-			}
-			built, err := component.Build(cmd.Context(), component.Options{
-				Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: args,
-				Progress: func(name, step string) { fmt.Fprintf(os.Stderr, "%s: %s\n", name, step) },
-			})
-			if err != nil {
-				return err
-			}
-			for _, b := range built {
-				fmt.Println(b.Ref, b.Digest)
-			}
-			return nil
-		},
-	}
-}
-
-func buildCommand(o *options) *cobra.Command {
-	var dir string
+func root(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "build [image.yml]",
-		Short: "Build an image: kernel, initramfs and kernel command line",
-		Long: `Builds the image that the YAML file describes (without one: the image that
-ships) and writes NAME-kernel, NAME-initrd.img and NAME-cmdline. The same input
-gives the same bytes.`,
-		Example: "  seatrial build my.yml -o out",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			im, err := o.image(cmd.Context(), args)
-			if err != nil {
-				return err
-			}
-			paths, err := im.Export(dir, im.Name)
-			for _, p := range paths {
-				fmt.Println(p)
-			}
-			return err
-		},
+		Use:     "seatrial",
+		Short:   "Sea trials for LinuxKit images: build one, boot it, prove it",
+		Long:    about,
+		Example: firstSteps,
+		// Errors are said once, in exitStatus, with the status they lead to.
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.begin(cmd) },
 	}
-	cmd.Flags().StringVarP(&dir, "output", "o", ".", "folder for the files")
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&o.cache, "cache", "", "folder for component images, built images and downloads (default: seatrial in the user's cache folder)")
+	flags.StringVar(&o.arch, "arch", runtime.GOARCH, "architecture of the guest: amd64 or arm64")
+	flags.BoolVar(&o.attended, "attended", false, "another seatrial looks after the terminal")
+	hide(flags, "attended")
+	complete(cmd, "arch", "amd64", "arm64")
+	cmd.AddCommand(
+		runCommand(o), testCommand(o), qualifyCommand(o),
+		buildCommand(o), lintCommand(o), componentsCommand(o), doctorCommand(o),
+		reportCommand(), reproCommand(o), benchCommand(o),
+	)
 	return cmd
 }

@@ -19,52 +19,79 @@ import (
 
 func testCommand(o *options) *cobra.Command {
 	var out string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "test [image.yml]",
 		Short: "Build an image, boot it and prove that it comes up and goes down well",
 		Long: `Builds the image (without a file: the one that ships), boots it, and proves
 three things: it reaches ready, nothing wrong was seen, it powers off cleanly.
-The report and the evidence go to OUT/latest.`,
-		Args: cobra.MaximumNArgs(1),
+Report and evidence go to OUT/runs/TIME-PID, and OUT/latest leads there.`,
+		Example: `  seatrial test
+  seatrial test my.yml --out /tmp/trial
+  seatrial test my.yml --json | jq '.cases[] | select(.outcome != "passed") | .title'`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: yamlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			im, err := o.image(ctx, args)
+			d := newDisplay(os.Stderr)
+			run, err := o.test(cmd.Context(), args, out, d)
+			d.close()
 			if err != nil {
 				return err
 			}
-			cache, err := o.cacheDir()
-			if err != nil {
-				return err
-			}
-			h, err := harness.Survey(ctx, o.arch, cache)
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "seatrial: %v\n", err)
-				return exitError{exitInfra}
-			}
-			return proveImage(ctx, h, im, filepath.Join(out, "latest"))
+			return concludeRun(run, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&out, "out", "out", "folder for reports and evidence")
+	outFlags(cmd, &out)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the run as JSON instead of the summary")
 	return cmd
 }
 
-// proveImage boots the image once and reports what it proved.
-func proveImage(ctx context.Context, h harness.Host, im *images.Image, dir string) error {
-	run := reports.Run{ID: im.Name, Title: "image " + im.Name, Began: time.Now(), Planned: 3, Host: h.Report(), Boots: map[string]reports.Boot{}}
-	plan := harness.Plan{
-		Name: im.Name, Image: im, Dir: filepath.Join(dir, "machines", im.Name),
-		Notify: func(p harness.Progress) {
-			fmt.Fprintf(os.Stderr, "%s: %s %s %s %s\n", p.Machine, p.At, p.Unit, p.State, p.Detail)
-		},
+// outFlags are those of the verbs that leave a run behind.
+func outFlags(cmd *cobra.Command, out *string) {
+	cmd.Flags().StringVar(out, "out", "out", fmt.Sprintf("folder for reports and evidence; the last %d runs are kept", keptRuns))
+	if err := cmd.MarkFlagDirname("out"); err != nil {
+		panic(err) // no such flag: a slip in this package
 	}
-	m, err := harness.Boot(ctx, h, plan)
+}
+
+func (o *options) test(ctx context.Context, args []string, out string, d *display) (reports.Run, error) {
+	im, err := o.image(ctx, args, d)
 	if err != nil {
-		return err
+		return reports.Run{}, err
+	}
+	h, err := o.host(ctx)
+	if err != nil {
+		return reports.Run{}, err
+	}
+	folder, err := newRun(out)
+	if err != nil {
+		return reports.Run{}, err
+	}
+	run, err := proveImage(ctx, h, im, folder.Dir, d)
+	if err == nil {
+		err = remedy(reports.WriteAll(folder.Dir, run), "--out")
+	}
+	if err != nil {
+		return run, errors.Join(err, folder.discard())
+	}
+	return run, folder.publish()
+}
+
+// proveImage boots the image once and says what that proved.
+func proveImage(ctx context.Context, h harness.Host, im *images.Image, dir string, d *display) (reports.Run, error) {
+	run := reports.Run{ID: filepath.Base(dir), Title: "image " + im.Name, Began: time.Now(), Planned: 3, Host: h.Report(), Boots: map[string]reports.Boot{}}
+	m, err := harness.Boot(ctx, h, harness.Plan{
+		Name: im.Name, Image: im, Dir: filepath.Join(dir, "machines", im.Name),
+		Notify: func(p harness.Progress) { d.set("machine "+p.Machine, describe(p)) },
+	})
+	if err != nil {
+		return run, err
 	}
 	prove := func(text string, f func() error) {
 		began := time.Now()
-		err := f()
-		run.Cases = append(run.Cases, toCase(im.Name, text, began, err))
+		c := toCase(im.Name, text, began, f())
+		run.Cases = append(run.Cases, c)
+		sayCase(d, text, c.Outcome, c.Took)
 	}
 	prove("comes up", func() error { return m.Await(ctx, boot.Ready) })
 	prove("shows no fault", func() error {
@@ -74,18 +101,35 @@ func proveImage(ctx context.Context, h harness.Host, im *images.Image, dir strin
 		return nil
 	})
 	prove("powers off cleanly", func() error { return m.PowerOff(ctx) })
-	closeErr := m.Close()
+	err = m.Close()
 	run.Boots[im.Name] = relative(m.Report(), dir)
 	run.Took = time.Since(run.Began)
 	run.Judge()
-	if err := errors.Join(closeErr, reports.WriteAll(dir, run)); err != nil {
-		fmt.Fprintf(os.Stderr, "seatrial: %v\n", err)
-		return exitError{exitInfra}
+	return run, err
+}
+
+// describe puts a machine's event into a few words.
+func describe(p harness.Progress) string {
+	s := string(p.At)
+	if p.Unit != "" {
+		s += " " + p.Unit
 	}
-	if err := reports.WriteText(os.Stdout, run, reports.TextOptions{}); err != nil {
-		return err
+	if p.State != boot.Done {
+		s += " " + string(p.State)
 	}
-	return exitOf(run)
+	if p.Detail != "" {
+		s += ": " + p.Detail
+	}
+	return s
+}
+
+// sayCase leaves a line about a spec that is over.
+func sayCase(d *display, text string, o reports.Outcome, took time.Duration) {
+	colour := map[reports.Outcome]string{reports.Passed: "32", reports.Failed: "31"}[o]
+	if colour == "" {
+		colour = "33"
+	}
+	d.sayPainted(colour, "%-7s %6.1fs  %s", o, took.Seconds(), text)
 }
 
 func toCase(image, text string, began time.Time, err error) reports.Case {
@@ -108,16 +152,4 @@ func relative(b reports.Boot, dir string) reports.Boot {
 		}
 	}
 	return b
-}
-
-func exitOf(run reports.Run) error {
-	if run.Outcome == reports.Passed {
-		return nil
-	}
-	for _, c := range run.Cases {
-		if c.Outcome == reports.Failed {
-			return exitError{classStatus(c.Class)}
-		}
-	}
-	return exitError{exitInfra}
 }

@@ -76,7 +76,7 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, 
 	s.mu.Unlock()
 	plan := harness.Plan{
 		Name: name, Image: im, Dir: filepath.Join(s.world.Run, "machines", name),
-		Notify: func(p harness.Progress) { s.tell(note{Machine: &p}) },
+		Notify: func(p harness.Progress) { s.tell(harness.Note{Machine: &p}) },
 	}
 	for _, t := range tweaks {
 		t(&plan)
@@ -97,6 +97,7 @@ func attach(m *tracked) {
 }
 
 func (s *Suite) drop(m *tracked) {
+	s.tell(harness.Note{Closed: m.Name()})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = slices.DeleteFunc(s.open, func(o *tracked) bool { return o == m })
@@ -113,26 +114,14 @@ func (s *Suite) closeAll() {
 	}
 }
 
-// note is one line of the run's progress file.
-type note struct {
-	Time    time.Time         `json:"time"`
-	Case    string            `json:"case,omitempty"`
-	State   string            `json:"state,omitempty"` // of the case: "began" or its outcome
-	Machine *harness.Progress `json:"machine,omitempty"`
-}
-
-// FileProgress is the file in a run's folder to which every process appends
-// what happens, one JSON object a line, for whoever shows it.
-const FileProgress = "progress.jsonl"
-
 // tell appends to the progress file. It is a courtesy to the display: if it
 // cannot be written the run goes on and says so once per line in its log.
-func (s *Suite) tell(n note) {
+func (s *Suite) tell(n harness.Note) {
 	n.Time = time.Now()
 	b, err := json.Marshal(n)
 	if err == nil {
 		var f *os.File
-		f, err = os.OpenFile(filepath.Join(s.world.Run, FileProgress), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		f, err = os.OpenFile(filepath.Join(s.world.Run, harness.FileProgress), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		if err == nil {
 			_, err = f.Write(append(b, '\n'))
 			err = cmpErr(err, f.Close())
@@ -153,7 +142,7 @@ func cmpErr(a, b error) error {
 // beginSpec ties the machines of an ordered container to each of its specs.
 func (s *Suite) beginSpec(context.Context) {
 	now := ginkgo.CurrentSpecReport()
-	s.tell(note{Case: now.FullText(), State: "began"})
+	s.tell(harness.Note{Case: now.FullText(), State: harness.CaseBegan})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.open {

@@ -13,13 +13,14 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 
+	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/reports"
 )
 
 // endSpec tells the display how a spec ended.
 func (s *Suite) endSpec(r ginkgo.SpecReport) {
 	if s.world.Run != "" {
-		s.tell(note{Case: r.FullText(), State: string(outcome(r.State))})
+		s.tell(harness.Note{Case: r.FullText(), State: string(outcome(r.State)), Took: r.RunTime})
 	}
 }
 

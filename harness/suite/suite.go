@@ -29,10 +29,13 @@ type Suite struct {
 	title string
 	run   *string // folder of this run
 	cache *string // folder of the component images, built images and downloads
+	dir   *string // working folder of the specs
+	owned *bool   // another process holds the lock of the run's folder
 	began time.Time
 
 	world     world              // set before the first spec
-	templates *harness.Templates // likewise
+	planned   int                // specs that are to run; known to the first process
+	templates *harness.Templates // set with world
 
 	mu    sync.Mutex
 	open  []*tracked // machines that are not closed yet
@@ -52,14 +55,20 @@ type world struct {
 // the last spec. Call it once, in a package-level variable of the test package.
 //
 // The flags -seatrial.run (default: a new folder below out/runs of the module)
-// and -seatrial.cache (default: the user's cache folder) say where files go.
+// and -seatrial.cache (default: the user's cache folder) say where files go;
+// -seatrial.dir is for a test binary that is not run in its package's folder.
+// With -seatrial.owned every process ends when the lock of the run's folder,
+// which whoever started the suite holds, is let go.
 func New(title string) *Suite {
 	s := &Suite{
 		title: title,
 		run:   flag.String("seatrial.run", "", "folder for the reports and evidence of this run"),
 		cache: flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
+		dir:   flag.String("seatrial.dir", "", "folder that paths in specs are relative to (default: the package's)"),
+		owned: flag.Bool("seatrial.owned", false, "end when the lock of the run's folder is let go"),
 		began: time.Now(),
 	}
+	ginkgo.ReportBeforeSuite(func(r ginkgo.Report) { s.planned = r.PreRunStats.SpecsThatWillRun })
 	ginkgo.SynchronizedBeforeSuite(s.prepare, s.receive)
 	ginkgo.BeforeEach(s.beginSpec)
 	ginkgo.ReportAfterEach(s.endSpec)
@@ -74,6 +83,14 @@ func (s *Suite) Run(t *testing.T) {
 	gomega.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	// Failures carry a console tail; gomega's default cuts them short.
 	gomegaFormatLimit()
+	if *s.owned {
+		if err := endWithOwner(*s.run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if *s.dir != "" {
+		t.Chdir(*s.dir)
+	}
 	ginkgo.RunSpecs(t, s.title)
 }
 
@@ -90,9 +107,11 @@ func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	}
 	gomega.Expect(os.MkdirAll(w.Run, 0o755)).To(gomega.Succeed())
+	s.world = w // tell needs the folder
+	s.tell(harness.Note{Planned: s.planned})
 	w.Host, err = harness.Survey(ctx, runtime.GOARCH, w.Cache)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	w.Inputs, err = buildComponents(ctx, w.Cache, w.Run, runtime.GOARCH)
+	w.Inputs, err = s.buildComponents(ctx, w.Cache, runtime.GOARCH)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	b, err := json.Marshal(w)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -107,14 +126,14 @@ func (s *Suite) receive(b []byte) {
 
 // buildComponents makes the component images that are not up to date and
 // returns what they were made of.
-func buildComponents(ctx context.Context, cache, run, arch string) ([]reports.Input, error) {
+func (s *Suite) buildComponents(ctx context.Context, cache, arch string) ([]reports.Input, error) {
 	store, err := images.OpenStore(filepath.Join(cache, "store"))
 	if err != nil {
 		return nil, err
 	}
 	built, err := component.Build(ctx, component.Options{
 		Arch: arch, Store: store, Cache: cache, Source: seatrial.Source,
-		Progress: func(name, step string) { fmt.Fprintf(ginkgo.GinkgoWriter, "%s: %s\n", name, step) },
+		Progress: func(name, step string) { s.tell(harness.Note{Step: name + ": " + step}) },
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/seatrial/seatrial"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/images/component"
+)
+
+// options are what every verb takes.
+type options struct {
+	cache    string
+	arch     string
+	attended bool // a supervisor holds the terminal; see terminal.go
+	begun    bool // flags and arguments were good
+}
+
+// begin runs before every verb.
+func (o *options) begin(*cobra.Command) error {
+	if !slices.Contains(archs(), o.arch) {
+		return fmt.Errorf("unknown architecture %q for --arch; known are: %s", o.arch, strings.Join(archs(), ", "))
+	}
+	o.begun = true
+	return nil
+}
+
+func archs() []string { return []string{"amd64", "arm64"} }
+
+// hide keeps a flag out of the help.
+func hide(flags *pflag.FlagSet, name string) {
+	if err := flags.MarkHidden(name); err != nil {
+		panic(err) // no such flag: a slip in this package
+	}
+}
+
+// complete offers fixed words for a flag in the shell.
+func complete(cmd *cobra.Command, flag string, words ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a slip in this package
+	}
+}
+
+// yamlFiles completes an image's YAML in the shell.
+func yamlFiles(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"yml", "yaml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// folders completes one folder in the shell.
+func folders(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// cacheDir is the cache folder, made if missing.
+func (o *options) cacheDir() (string, error) {
+	dir := o.cache
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("no cache folder; give one with --cache: %w", err)
+		}
+		dir = filepath.Join(user, "seatrial")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("cache folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("cache folder: %w", remedy(err, "--cache"))
+	}
+	return dir, nil
+}
+
+// host finds out what this computer can do for machines of the architecture.
+func (o *options) host(ctx context.Context) (harness.Host, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return harness.Host{}, err
+	}
+	h, err := harness.Survey(ctx, o.arch, cache)
+	if err != nil {
+		return h, fmt.Errorf("%w; seatrial doctor --arch %s says what is missing", remedy(err, "--cache"), o.arch)
+	}
+	return h, nil
+}
+
+// loadSpec reads the YAML file that was given, or the YAML that ships.
+func loadSpec(args []string) (*images.Spec, error) {
+	if len(args) == 0 {
+		return images.ParseSpec("default.yml", images.Default())
+	}
+	spec, err := images.LoadSpec(args[0])
+	if err == nil {
+		return spec, nil
+	}
+	var wrong *images.SpecError
+	if errors.As(err, &wrong) {
+		return nil, err
+	}
+	if info, statErr := os.Stat(args[0]); statErr == nil && info.IsDir() {
+		return nil, misusef("%s is a folder, not an image's YAML; give the file, such as %s", args[0], filepath.Join(args[0], "image.yml"))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, misusef("%w; give the path of an image's YAML, or none for the image that ships", err)
+	}
+	return nil, misuse{err}
+}
+
+// image builds the image of a YAML file, or of the YAML that ships, and the
+// components of ours that it names and that are not up to date.
+func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
+	spec, err := loadSpec(args)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := o.components(ctx, ownComponents(spec), d); err != nil {
+		return nil, err
+	}
+	cache, err := o.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	store, err := images.OpenStore(filepath.Join(cache, "store"))
+	if err != nil {
+		return nil, remedy(err, "--cache")
+	}
+	b := &images.Builder{
+		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
+		Progress: func(step string) { d.set("image "+spec.Name, step) },
+	}
+	im, err := b.Build(ctx, spec)
+	d.drop("image " + spec.Name)
+	return im, remedy(err, "--cache")
+}
+
+// ownComponents are the names of the component images that a spec uses and
+// that are made here.
+func ownComponents(s *images.Spec) []string {
+	refs := append([]string{s.Kernel.Image}, s.Init...)
+	for _, list := range [][]images.Container{s.Onboot, s.Onshutdown, s.Services} {
+		for _, c := range list {
+			refs = append(refs, c.Image)
+		}
+	}
+	names := []string{}
+	for _, name := range component.Names() {
+		if slices.Contains(refs, images.Own+name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// components brings component images up to date.
+func (o *options) components(ctx context.Context, names []string, d *display) ([]component.Built, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	cache, err := o.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	store, err := images.OpenStore(filepath.Join(cache, "store"))
+	if err != nil {
+		return nil, remedy(err, "--cache")
+	}
+	under := ""
+	built, err := component.Build(ctx, component.Options{
+		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names,
+		Progress: func(name, step string) {
+			if under != name {
+				d.drop("component " + under)
+			}
+			under = name
+			d.set("component "+name, step)
+		},
+	})
+	d.drop("component " + under)
+	if err != nil {
+		return nil, fmt.Errorf("%w; seatrial doctor says what this host lacks", remedy(err, "--cache"))
+	}
+	return built, nil
+}
+
+func writeJSON(v any) error {
+	e := json.NewEncoder(os.Stdout)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
