@@ -19,7 +19,7 @@ import (
 
 // endSpec tells the display how a spec ended.
 func (s *Suite) endSpec(r ginkgo.SpecReport) {
-	if s.world.Run != "" {
+	if s.world.Run != "" && !filteredOut(r) {
 		s.tell(harness.Note{Case: r.FullText(), State: string(outcome(r.State)), Took: r.RunTime})
 	}
 }
@@ -44,8 +44,8 @@ func (s *Suite) report(r ginkgo.Report) {
 			}
 			continue
 		}
-		if spec.State == types.SpecStateSkipped && spec.Failure.Message == "" {
-			continue // filtered out: not planned
+		if filteredOut(spec) {
+			continue
 		}
 		c := toCase(spec, boots)
 		for _, id := range c.BootIDs {
@@ -57,6 +57,12 @@ func (s *Suite) report(r ginkgo.Report) {
 	}
 	run.Judge()
 	gomega.Expect(reports.WriteAll(s.world.Run, run)).To(gomega.Succeed())
+}
+
+// filteredOut reports whether a spec was never planned: Ginkgo lists it as
+// skipped, but nothing skipped it.
+func filteredOut(r types.SpecReport) bool {
+	return r.State == types.SpecStateSkipped && r.Failure.Message == ""
 }
 
 // readBoots reads what the machines of all processes left.
