@@ -29,7 +29,7 @@ func recipes() []recipe {
 	same := func(string) string { return "" }
 	own := func(sources string) string { return sources }
 	return []recipe{
-		{name: "kernel", key: same, make: func(k *kitchen) ([]file, error) {
+		{name: "kernel", key: func(string) string { return strings.Join(wanted, " ") }, make: func(k *kitchen) ([]file, error) {
 			k.Progress(k.name, "fetching the cloud kernel")
 			files, debs, err := kernelFiles(k.ctx, k.apt)
 			for _, d := range debs {
@@ -69,7 +69,7 @@ func makeInit(k *kitchen) ([]file, error) {
 		{name: "sbin/init", mode: 0o755, data: initProgram},
 		{name: "usr/bin/service", mode: 0o755, data: service},
 	}
-	for _, name := range []string{"modprobe", "poweroff", "reboot", "halt"} {
+	for _, name := range []string{"modprobe", "poweroff", "reboot", "halt", "usermode-helper"} {
 		files = append(files, file{name: "sbin/" + name, mode: 0o777, link: "init"})
 	}
 	return files, nil
