@@ -110,28 +110,22 @@ func TestReapThousandOrphans(t *testing.T) {
 	adopting(t)
 	var r Reaper
 	reaped := reapOnSignal(t, &r)
-	dir := t.TempDir()
-	gate := filepath.Join(dir, "gate")
-	if err := unix.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Each waits for the gate's writer to go, which lets all go at once.
-	hold, err := os.OpenFile(gate, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parent := startShell(t, &r, `i=0; while [ $i -lt `+strconv.Itoa(orphans)+` ]; do read x <`+gate+` & i=$((i+1)); done; exit 7`)
-	own := startShell(t, &r, `read x <`+gate+`; exit 9`)
+	parent := startShell(t, &r, `i=0; while [ $i -lt `+strconv.Itoa(orphans)+` ]; do sleep 600 & i=$((i+1)); done; exit 7`)
+	own := startShell(t, &r, `read x <`+gate(t)+`; exit 9`)
 	if e := ended(t, parent); e.Code() != 7 {
 		t.Fatalf("parent: %v", e)
 	}
-	if n := len(childrenOf(t, os.Getpid())); n < orphans {
-		t.Fatalf("only %d orphans were inherited", n)
+	if n := len(childrenOf(t, os.Getpid())); n != orphans+1 {
+		t.Fatalf("%d children, want %d", n, orphans+1)
 	}
-	if err := hold.Close(); err != nil {
+	// They are the process group of their parent, which has gone.
+	if err := unix.Kill(-parent.Pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if e := ended(t, own); e.Code() != 9 {
+	if err := unix.Kill(own.Pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if e := ended(t, own); e.String() != "signal: terminated" {
 		t.Errorf("own child: %v", e)
 	}
 	deadline := time.Now().Add(30 * time.Second)
@@ -144,6 +138,16 @@ func TestReapThousandOrphans(t *testing.T) {
 	if n := reaped(); n != orphans+2 {
 		t.Errorf("reaped %d, want %d", n, orphans+2)
 	}
+}
+
+// gate is a FIFO that nobody writes to yet.
+func gate(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // childrenOf lists the children of a process, zombies included.
@@ -165,17 +169,13 @@ func TestReaperAdopts(t *testing.T) {
 	adopting(t)
 	var r Reaper
 	reapOnSignal(t, &r)
-	dir := t.TempDir()
-	gate, pidFile := filepath.Join(dir, "gate"), filepath.Join(dir, "pid")
-	if err := unix.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hold, err := os.OpenFile(gate, os.O_RDWR, 0)
+	fifo, pidFile := gate(t), filepath.Join(t.TempDir(), "pid")
+	hold, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer hold.Close()
-	ended(t, startShell(t, &r, `(read x <`+gate+`; exit 5) & echo $! >`+pidFile))
+	ended(t, startShell(t, &r, `(read x <`+fifo+`; exit 5) & echo $! >`+pidFile))
 	text, err := os.ReadFile(pidFile)
 	if err != nil {
 		t.Fatal(err)
