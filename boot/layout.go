@@ -12,7 +12,8 @@ const (
 	Namespace        = "services.linuxkit" // containerd's namespace for services
 	RuntimeConfig    = "/etc/containerd/runtime-config.toml"
 	ContainerdSocket = "/run/containerd/containerd.sock"
-	LogDir           = "/var/log" // NAME.out.log and NAME.log of every service
+	LogDir           = "/var/log"                                // NAME.out.log and NAME.log of every service
+	LoggingSocket    = "/var/run/linuxkit-external-logging.sock" // of a logging daemon, if the image has one
 
 	InitPath       = "/sbin/init"
 	ServicePath    = "/usr/bin/service"

@@ -17,18 +17,29 @@ import (
 )
 
 // containerdTries is how often containerd may end before its socket answers
-// until the machine goes on without it.
+// until the boot goes on without it.
 const containerdTries = 3
 
-// maxBackOff bounds the pause between two starts of something that keeps dying.
-const maxBackOff = 10 * time.Second
+// The pause between two starts of something that keeps dying grows from
+// minBackOff to maxBackOff; a life longer than steadyTime begins it anew.
+const (
+	minBackOff = 100 * time.Millisecond
+	maxBackOff = 10 * time.Second
+	steadyTime = time.Minute
+)
+
+// lastWords is how many of containerd's last lines are shown on the console
+// when they went elsewhere before.
+const lastWords = 10
 
 // containerd is the daemon as a supervised unit.
 type containerd struct {
-	m       *machine
-	args    []string
-	stdout  *os.File
-	stderr  *os.File
+	m      *machine
+	args   []string
+	stdout *os.File
+	stderr *os.File
+	first  chan struct{} // closed when it has answered for the first time
+
 	mu      sync.Mutex
 	current *run
 }
@@ -39,7 +50,9 @@ type run struct {
 	tail *tail
 }
 
-// bringUpContainerd starts containerd and waits for its first answer.
+// bringUpContainerd starts containerd and waits for its first answer. One that
+// will not come up is tried again beside the rest of the boot, for as long as
+// the machine runs.
 func (m *machine) bringUpContainerd() error {
 	if _, err := os.Stat(filepath.Join(m.root, boot.ContainerdPath)); err != nil {
 		bundles, _ := ReadBundles(filepath.Join(m.root, boot.ServicesDir))
@@ -49,13 +62,12 @@ func (m *machine) bringUpContainerd() error {
 		return fmt.Errorf("no %s in the image; add the containerd image to the list under init", boot.ContainerdPath)
 	}
 	c := m.configureContainerd()
+	m.containerd = c
 	m.services.start(false)
-	for tries := 0; ; {
+	for tries := 1; ; {
 		err := c.launch()
 		if err == nil {
-			m.speak.Event(boot.Event{At: boot.Containerd, State: boot.Running, Unit: "containerd"})
-			m.containerd = c
-			m.supervise(c.keep)
+			m.supervise(func() { c.keep(true) })
 			return nil
 		}
 		if m.ctx.Err() != nil {
@@ -65,15 +77,25 @@ func (m *machine) bringUpContainerd() error {
 			c.blameOptions(err)
 			continue
 		}
-		tries++
-		m.speak.Say("containerd: %v (try %d of %d)", err, tries, containerdTries)
-		m.speak.Event(boot.Event{At: boot.Containerd, State: boot.Failed, Unit: "containerd", Detail: err.Error(), Facts: statusFact(err)})
+		c.fell(err)
 		if tries == containerdTries || errors.Is(err, errMute) {
+			m.supervise(func() { c.keep(false) })
 			return said("containerd: " + err.Error())
 		}
 		if m.pause(time.Duration(tries) * 100 * time.Millisecond) {
 			return err
 		}
+		tries++
+	}
+}
+
+// answered reports whether containerd has ever answered.
+func (c *containerd) answered() bool {
+	select {
+	case <-c.first:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -84,7 +106,7 @@ func (m *machine) configureContainerd() *containerd {
 	for _, p := range problems {
 		m.warnConfig(p)
 	}
-	c := &containerd{m: m, args: options.Args}
+	c := &containerd{m: m, args: options.Args, first: make(chan struct{})}
 	c.stderr = m.openSink(KeyStderr, options.Stderr, os.Stderr)
 	c.stdout = m.openSink(KeyStdout, options.Stdout, os.Stdout)
 	return c
@@ -119,6 +141,7 @@ func (m *machine) openSink(key string, s Sink, standard *os.File) *os.File {
 // blameOptions says that containerd would not run with the options given to it
 // and drops them.
 func (c *containerd) blameOptions(why error) {
+	c.showLastWords()
 	c.m.warnConfig(ConfigProblem{
 		Key:     KeyCliopts,
 		Reason:  fmt.Sprintf("containerd does not run with %q: %v", strings.Join(c.args, " "), why),
@@ -136,23 +159,53 @@ func (c *containerd) launch() error {
 	if err != nil {
 		return err
 	}
-	deadline := time.NewTimer(c.m.patience.socket)
+	answer := make(chan struct{})
+	c.m.guard(func() {
+		if c.awaitAnswer(r.proc) {
+			close(answer)
+		}
+	})
+	deadline, late := time.NewTimer(c.m.patience.socket), time.NewTimer(c.m.patience.late)
 	defer deadline.Stop()
-	poll := time.NewTicker(c.m.patience.poll)
-	defer poll.Stop()
+	defer late.Stop()
 	for {
 		select {
+		case <-answer:
+			c.m.speak.Event(boot.Event{At: boot.Containerd, State: boot.Running, Unit: "containerd"})
+			if !c.answered() {
+				close(c.first)
+			}
+			return nil
 		case <-r.proc.Done():
 			return r.death("ended before its socket answered")
+		case <-late.C:
+			c.m.warn(boot.Event{At: boot.Containerd, Unit: "containerd", Detail: fmt.Sprintf("no answer yet after %v", c.m.patience.late)},
+				"containerd: no answer on %s yet after %v; it has %v in all", boot.ContainerdSocket, c.m.patience.late, c.m.patience.socket)
 		case <-deadline.C:
 			_ = c.m.reaper.Signal(c.m.sys, r.proc, unix.SIGKILL)
 			<-r.proc.Done() // SIGKILL cannot be refused
 			return fmt.Errorf("%w on %s for %v", errMute, boot.ContainerdSocket, c.m.patience.socket)
 		case <-c.m.ctx.Done():
 			return context.Cause(c.m.ctx)
+		}
+	}
+}
+
+// awaitAnswer asks the socket until it answers; false when p has ended or the
+// machine is to stop. It is apart from launch because one question may take
+// [answerTime], and the end of p must be noticed at once.
+func (c *containerd) awaitAnswer(p *Process) bool {
+	poll := time.NewTicker(c.m.patience.poll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-p.Done():
+			return false
+		case <-c.m.ctx.Done():
+			return false
 		case <-poll.C:
 			if Answers(filepath.Join(c.m.root, boot.ContainerdSocket)) == nil {
-				return nil
+				return true
 			}
 		}
 	}
@@ -189,14 +242,11 @@ func (c *containerd) start() (*run, error) {
 	return r, nil
 }
 
-// process is the newest life of containerd; nil if there was none.
-func (c *containerd) process() *Process {
+// life is the newest life of containerd; nil if there was none.
+func (c *containerd) life() *run {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current == nil {
-		return nil
-	}
-	return c.current.proc
+	return c.current
 }
 
 // death is how a life ended, with the last line it wrote.
@@ -207,52 +257,70 @@ func (r *run) death(what string) error {
 	case <-time.After(time.Second):
 	}
 	e := exitError{r.proc.Exit().String()}
-	if line := r.tail.lastLine(); line != "" {
-		return fmt.Errorf("%s: %w; its last line: %s", what, e, line)
+	if last := r.tail.lines(1); len(last) > 0 {
+		return fmt.Errorf("%s: %w; its last line: %s", what, e, last[0])
 	}
 	return fmt.Errorf("%s: %w", what, e)
 }
 
-// keep restarts containerd whenever it ends, until the machine is to stop.
-// Services do not end with it: each has a shim of its own.
-func (c *containerd) keep() {
-	for wait := 100 * time.Millisecond; ; {
-		began := time.Now()
-		p := c.process()
-		select {
-		case <-c.m.ctx.Done():
-			return
-		case <-p.Done():
-		}
-		if c.m.ctx.Err() != nil {
-			return
-		}
-		c.fell(c.current.death("ended"))
-		if time.Since(began) > time.Minute {
-			wait = 100 * time.Millisecond
-		}
-		for {
-			if c.m.pause(wait) {
+// keep restarts containerd whenever it ends, until the machine is to stop. It
+// is up already, or has ended and been told of. Services do not end with it:
+// each has a shim of its own.
+func (c *containerd) keep(up bool) {
+	wait := minBackOff
+	if !up {
+		wait = maxBackOff
+	}
+	for {
+		if up {
+			r, began := c.life(), time.Now()
+			select {
+			case <-c.m.ctx.Done():
 				return
-			}
-			wait = min(2*wait, maxBackOff)
-			err := c.launch()
-			if err == nil {
-				break
+			case <-r.proc.Done():
 			}
 			if c.m.ctx.Err() != nil {
 				return
 			}
+			c.fell(r.death("ended"))
+			if time.Since(began) > steadyTime {
+				wait = minBackOff
+			}
+		}
+		if c.m.pause(wait) {
+			return
+		}
+		wait = min(2*wait, maxBackOff)
+		err := c.launch()
+		up = err == nil
+		switch {
+		case up:
+			c.m.speak.Say("containerd: started again")
+		case c.m.ctx.Err() != nil:
+			return
+		default:
 			c.fell(err)
 		}
-		c.m.speak.Say("containerd: started again")
-		c.m.speak.Event(boot.Event{At: boot.Containerd, State: boot.Running, Unit: "containerd"})
 	}
 }
 
+// fell says that a life has ended, why, and that another begins.
 func (c *containerd) fell(err error) {
+	c.showLastWords()
 	c.m.speak.Say("containerd: %v; it is started again", err)
 	c.m.speak.Event(boot.Event{At: boot.Containerd, State: boot.Failed, Unit: "containerd", Detail: err.Error(), Facts: statusFact(err)})
+}
+
+// showLastWords puts the end of containerd's standard error on the console if
+// it went to a file: that may be gone with the machine.
+func (c *containerd) showLastWords() {
+	r := c.life()
+	if r == nil || c.stderr == os.Stderr || c.stderr == os.Stdout {
+		return
+	}
+	for _, line := range r.tail.lines(lastWords) {
+		c.m.speak.Say("containerd: | %s", line)
+	}
 }
 
 // http2Preface opens an HTTP/2 connection, on which gRPC runs: the magic and

@@ -63,10 +63,14 @@ func (r *recorder) SetLimit(resource int, soft, hard uint64) error {
 func (r *recorder) InsertModule(file, params string) error {
 	return r.note("insert %s %s", filepath.Base(file), params)
 }
-func (r *recorder) LinkUp(name string) error { return r.note("up %s", name) }
-func (r *recorder) Sync()                    { _ = r.note("sync") }
-func (r *recorder) Reboot(cmd int) error     { return r.note("reboot %#x", cmd) }
-func (r *recorder) Uptime() time.Duration    { return 5 * time.Second }
+func (r *recorder) MakeNode(name string, mode, major, minor uint32) error {
+	return r.note("mknod %s %#o %d %d", name, mode, major, minor)
+}
+func (r *recorder) SetClock(seconds int64) error { return r.note("clock %d", seconds) }
+func (r *recorder) LinkUp(name string) error     { return r.note("up %s", name) }
+func (r *recorder) Sync()                        { _ = r.note("sync") }
+func (r *recorder) Reboot(cmd int) error         { return r.note("reboot %#x", cmd) }
+func (r *recorder) Uptime() time.Duration        { return 5 * time.Second }
 
 // syncBuffer is a bytes.Buffer for several writers.
 type syncBuffer struct {
@@ -102,7 +106,7 @@ func newTestMachine(t *testing.T) *testMachine {
 		sys: sys, root: root, reaper: &Reaper{}, env: []string{"PATH=" + os.Getenv("PATH")}, facts: map[string]string{},
 		modulesDir: "/lib/modules/test",
 		patience: patience{
-			socket: 5 * time.Second, services: 5 * time.Second, phases: time.Second, stop: 2 * time.Second,
+			socket: 5 * time.Second, services: 5 * time.Second, late: time.Minute, phases: time.Second, script: 5 * time.Second, farewell: 5 * time.Second, stop: 2 * time.Second,
 			daemon: 2 * time.Second, others: 20 * time.Millisecond, sync: time.Second, poll: 5 * time.Millisecond,
 		},
 	}

@@ -7,17 +7,34 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// hostname decides the machine's name: /etc/hostname, else linuxkit- and the
-// address of the first network card, else linuxkit.
+// nameMachine gives the machine its name, if it has none or /etc/hostname says
+// another: the kernel may have been given one on its command line.
+func nameMachine(sys System, root string) error {
+	name := hostname(root)
+	if name == "" {
+		return nil
+	}
+	return sys.SetHostname(name)
+}
+
+// hostname decides the machine's name: /etc/hostname; else none if the kernel
+// has one; else linuxkit- and the address of the first network card; else
+// linuxkit.
 func hostname(root string) string {
 	if src, err := os.ReadFile(filepath.Join(root, "/etc/hostname")); err == nil {
 		if name := strings.TrimSpace(string(src)); name != "" {
 			return name
+		}
+	}
+	if src, err := os.ReadFile(filepath.Join(root, "/proc/sys/kernel/hostname")); err == nil {
+		if name := strings.TrimSpace(string(src)); name != "" && name != "(none)" {
+			return ""
 		}
 	}
 	if src, err := os.ReadFile(filepath.Join(root, "/sys/class/net/eth0/address")); err == nil {
@@ -94,4 +111,31 @@ func greet(root string, words kernelWords) {
 		_, _ = f.WriteString("\r\nWelcome to LinuxKit, brought up by seatrial's init.\r\n\r\n")
 		_ = f.Close()
 	}
+}
+
+// setClock sets the system clock from the hardware clock, unless the kernel
+// has done it (CONFIG_RTC_HCTOSYS). The hardware clock runs in UTC.
+func (m *machine) setClock() error {
+	names, err := filepath.Glob(filepath.Join(m.root, "/sys/class/rtc/rtc*"))
+	if err != nil || len(names) == 0 {
+		return err // a machine without one
+	}
+	for _, name := range names {
+		if done, _ := os.ReadFile(filepath.Join(name, "hctosys")); strings.TrimSpace(string(done)) == "1" {
+			return nil
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(names[0], "since_epoch"))
+	if err != nil {
+		return err
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return err
+	}
+	if err := m.sys.SetClock(seconds); err != nil {
+		return err
+	}
+	m.speak.Say("init: clock set from %s", filepath.Base(names[0]))
+	return nil
 }

@@ -48,7 +48,10 @@ type machine struct {
 type patience struct {
 	socket   time.Duration // from containerd's start to its first answer
 	services time.Duration // from there to the last service's start
+	late     time.Duration // until it is said that something is still awaited
 	phases   time.Duration // for a step to stop when the machine is to stop
+	script   time.Duration // for an entry of init.d or shutdown.d
+	farewell time.Duration // for one onshutdown container
 	stop     time.Duration // for the service tool to stop all services
 	daemon   time.Duration // for containerd to end after SIGTERM
 	others   time.Duration // for everything else after SIGTERM, and again after SIGKILL
@@ -58,8 +61,8 @@ type patience struct {
 
 func defaultPatience() patience {
 	return patience{
-		socket: 120 * time.Second, services: 10 * time.Minute, phases: 2 * time.Second,
-		stop: 20 * time.Second, daemon: 10 * time.Second, others: 3 * time.Second,
+		socket: time.Minute, services: 10 * time.Minute, late: 20 * time.Second, phases: 2 * time.Second,
+		script: time.Minute, farewell: 5 * time.Minute, stop: 20 * time.Second, daemon: 10 * time.Second, others: 3 * time.Second,
 		sync: 30 * time.Second, poll: 20 * time.Millisecond,
 	}
 }
@@ -85,18 +88,30 @@ func (m *machine) phases() []phase {
 			{"root", m.rootReadOnly},
 			{"mounts", func() error { return mountAll(m.sys, m.root, earlyMounts) }},
 			{"directories", func() error { return populate(m.root) }},
+			{"control groups", m.mountCgroups},
+			{"device nodes", m.makeNodes},
 			{"propagation", m.shareRoot},
 		}},
-		{boot.Modules, []step{{"index", m.readModules}, {"devices", m.coldplug}, {"modules-load.d", m.loadListed}, {"agent", m.startAgent}}},
+		{boot.Modules, []step{{"index", m.readModules}, {"devices", m.coldplug}, {"modules-load.d", m.loadListed}, {"power button", m.watchPowerButton}, {"agent", m.startAgent}}},
 		{boot.System, []step{
+			{"clock", m.setClock},
 			{"limits", func() error { return setLimits(m.sys) }},
-			{"hostname", func() error { return m.sys.SetHostname(hostname(m.root)) }},
+			{"hostname", func() error { return nameMachine(m.sys, m.root) }},
 			{"loopback", func() error { return m.sys.LinkUp("lo") }},
 			{"resolv.conf", func() error { return resolvConf(m.root) }},
+			{"init.d", func() error { return m.runScripts(initDir, "", volumesEntry) }},
+			{"volumes", m.mountVolumes},
+			{"init.d", func() error { return m.runScripts(initDir, volumesEntry, onbootEntry) }},
 		}},
-		{boot.Onboot, []step{{"onboot", func() error { return m.runBundles(m.ctx, boot.Onboot, "onboot", boot.OnbootDir) }}}},
+		{boot.Onboot, []step{
+			{"onboot", func() error { return m.runBundles(m.ctx, boot.Onboot, "onboot", boot.OnbootDir, 0) }},
+			{"init.d", func() error { return m.runScripts(initDir, onbootEntry, containerdEntry) }},
+		}},
 		{boot.Containerd, []step{{"containerd", m.bringUpContainerd}}},
-		{boot.Services, []step{{"services", m.bringUpServices}}},
+		{boot.Services, []step{
+			{"services", m.bringUpServices},
+			{"init.d", func() error { return m.runScripts(initDir, containerdEntry, "") }},
+		}},
 	}
 }
 
@@ -173,12 +188,26 @@ func (m *machine) openConsole() error {
 	if m.root != "" {
 		return nil
 	}
+	freeRunning(int(f.Fd()))
 	for fd := range 3 {
 		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// freeRunning switches off the flow control of a terminal, if it is one. A
+// Ctrl-S on the serial line, or noise that looks like it, would otherwise stop
+// whoever writes to the console, PID 1 included, until somebody types Ctrl-Q.
+// Switching it off also lets go what it has stopped (n_tty_set_termios).
+func freeRunning(fd int) {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil || t.Iflag&unix.IXON == 0 {
+		return // no terminal, or nothing to do
+	}
+	t.Iflag &^= unix.IXON
+	_ = unix.IoctlSetTermios(fd, unix.TCSETS, t) // then it stays as it is
 }
 
 func (m *machine) learn() error {
@@ -259,9 +288,7 @@ func (m *machine) serve() error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	signal.Notify(stop, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGINT)
-	// Go would end the program on these. Ignoring them would make the children
-	// ignore them too; caught and never looked at, they do nothing.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGABRT, unix.SIGALRM)
+	shield()
 	// Ctrl-Alt-Del becomes SIGINT to PID 1. Refused outside a real machine.
 	_ = m.sys.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 
@@ -280,6 +307,16 @@ func (m *machine) serve() error {
 			return err
 		}
 	}
+}
+
+// shield keeps the signals away that have no meaning for PID 1 and on which Go
+// would end the program, or throw. Ignoring them would make the children ignore
+// them too; caught and never looked at, they do nothing. SIGURG is Go's own.
+func shield() {
+	nobody := make(chan os.Signal, 1)
+	signal.Notify(nobody, unix.SIGHUP, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE,
+		unix.SIGSEGV, unix.SIGPIPE, unix.SIGALRM, unix.SIGSTKFLT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU,
+		unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGPROF, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR, unix.SIGSYS)
 }
 
 // guard runs f beside the caller. A bug in it must not end PID 1 without a word.

@@ -28,6 +28,10 @@ func Main(args []string) int {
 	switch {
 	case name == "modprobe":
 		err = modprobe(args)
+	case name == "usermode-helper" || name == "mdev":
+		// LinuxKit's kernels start every helper through /sbin/usermode-helper,
+		// with the helper's own name: then one of the other cases is taken.
+		// Devices are devtmpfs's, so mdev has nothing to do.
 	case name == "poweroff" || name == "reboot" || name == "halt":
 		err = askToStop(Linux{}, name, args)
 	case len(args) > 0 && args[0] == "agent":

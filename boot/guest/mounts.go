@@ -47,7 +47,6 @@ var earlyMounts = []mount{
 	{"/dev/mqueue", "mqueue", noDevs, "", false},
 	{"/dev/shm", "tmpfs", noDevs, "mode=1777", true},
 	{"/dev/pts", "devpts", nosuid | noexec, "gid=5,mode=620,ptmxmode=666", true},
-	{"/sys/fs/cgroup", "cgroup2", noDevs | relat, "", true},
 	{"/sys/kernel/security", "securityfs", noDevs | relat, "", false},
 	{"/sys/kernel/debug", "debugfs", noDevs | relat, "", false},
 	{"/sys/kernel/config", "configfs", noDevs | relat, "", false},
@@ -154,3 +153,26 @@ var (
 		"unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
 	}
 )
+
+// makeNodes makes the device nodes that LinuxKit's init makes, where
+// devtmpfs has not.
+func (m *machine) makeNodes() error {
+	for _, n := range deviceNodes {
+		name := filepath.Join(m.root, "/dev", n.name)
+		if _, err := os.Lstat(name); err == nil {
+			continue
+		}
+		if err := m.sys.MakeNode(name, unix.S_IFCHR|n.mode, n.major, n.minor); err != nil {
+			return fmt.Errorf("/dev/%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+var deviceNodes = []struct {
+	name         string
+	mode         uint32
+	major, minor uint32
+}{
+	{"console", 0o600, 5, 1}, {"tty1", 0o620, 4, 1}, {"tty", 0o666, 5, 0}, {"null", 0o666, 1, 3}, {"kmsg", 0o660, 1, 11},
+}

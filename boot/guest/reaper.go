@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -68,10 +69,7 @@ func (r *Reaper) Start(argv, env []string, dir string, files ...*os.File) (*Proc
 	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
 		Dir: dir, Env: env, Files: fds, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
-	for _, f := range files {
-		// Fd has made the file blocking; keep it alive until the child has it.
-		_ = f.Name()
-	}
+	runtime.KeepAlive(files) // Fd does not keep a file from being closed by its finalizer
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", argv[0], err)
 	}
@@ -80,6 +78,32 @@ func (r *Reaper) Start(argv, env []string, dir string, files ...*os.File) (*Proc
 		r.children = map[int]*Process{}
 	}
 	r.children[pid] = p
+	return p, nil
+}
+
+// Adopt makes a process that PID 1 has inherited one whose end can be awaited.
+// Its status is kept from here on; one that ended before has no status to ask for.
+func (r *Reaper) Adopt(pid int) (*Process, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.children[pid]; p != nil {
+		return p, nil
+	}
+	p := &Process{Pid: pid, done: make(chan struct{})}
+	var ws syscall.WaitStatus
+	got, err := syscall.Wait4(pid, &ws, syscall.WNOHANG, nil)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("process %d is no child: %w", pid, err)
+	case got == pid:
+		p.exit = Exit{ws}
+		close(p.done)
+	default:
+		if r.children == nil {
+			r.children = map[int]*Process{}
+		}
+		r.children[pid] = p
+	}
 	return p, nil
 }
 

@@ -3,7 +3,9 @@
 package guest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,14 +33,14 @@ type ServicesReport struct {
 
 // services is the service tool as a supervised unit.
 type services struct {
-	m      *machine
-	report ServicesReport
+	m *machine
 
 	mu      sync.Mutex
 	proc    *Process
 	problem error // why there is no proc
 	ready   *os.File
 	answer  *os.File
+	report  ServicesReport // of the first run
 }
 
 // start starts the tool, which waits on its standard input for a byte: its
@@ -70,23 +72,28 @@ func (s *services) start(adopt bool) {
 	if adopt {
 		argv = append(argv, "--adopt")
 	}
-	s.proc, s.problem = s.m.reaper.Start(argv, s.m.env, "/", stdin, os.Stdout, os.Stderr, report)
+	if s.proc, err = s.m.reaper.Start(argv, s.m.env, "/", stdin, os.Stdout, os.Stderr, report); err != nil {
+		ready.Close()
+		answer.Close()
+		s.problem = err
+		return
+	}
 	s.ready, s.answer = ready, answer
 }
 
-// process is the tool that runs or ran last; nil if there was none.
-func (s *services) process() *Process {
+// process is the tool that runs or ran last, or why there is none.
+func (s *services) process() (*Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc
+	return s.proc, s.problem
 }
 
-// bringUpServices lets the tool go and waits for its report.
+// bringUpServices lets the tool go and waits for its report. Without
+// containerd it does so beside the rest of the boot, if that ever answers.
 func (m *machine) bringUpServices() error {
 	s := m.services
 	bundles, unread := ReadBundles(filepath.Join(m.root, boot.ServicesDir))
 	if m.containerd == nil {
-		s.dismiss()
 		if len(bundles) == 0 {
 			return nil
 		}
@@ -95,114 +102,145 @@ func (m *machine) bringUpServices() error {
 	if len(bundles) == 0 && len(unread) > 0 {
 		return unread[0]
 	}
-	if err := s.await(); err != nil {
+	if !m.containerd.answered() {
+		m.supervise(s.late)
+		return fmt.Errorf("no containerd yet, %d services not started", len(bundles))
+	}
+	err := s.bringUp()
+	m.supervise(s.keep)
+	return err
+}
+
+// late starts the services once containerd has answered after all.
+func (s *services) late() {
+	select {
+	case <-s.m.ctx.Done():
+		return
+	case <-s.m.containerd.first:
+	}
+	err := s.bringUp()
+	if s.m.ctx.Err() != nil {
+		return
+	}
+	if err != nil && !errors.Is(err, errSaid) {
+		s.m.speak.Say("init: services: %v", err)
+	}
+	s.m.speak.Say("init: %s, late", s.summary())
+	s.keep()
+}
+
+// bringUp tells the tool to go and turns its report into an error.
+func (s *services) bringUp() error {
+	report, err := s.await()
+	if err != nil {
 		return err
 	}
-	m.supervise(s.keep)
-	if s.report.Err != "" {
-		return said(s.report.Err)
+	s.mu.Lock()
+	s.report = report
+	s.mu.Unlock()
+	if report.Err != "" {
+		return said(report.Err)
 	}
-	if len(s.report.Failed) > 0 {
-		var texts []string
-		for _, name := range slices.Sorted(maps.Keys(s.report.Failed)) {
-			texts = append(texts, name+": "+s.report.Failed[name])
-		}
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(report.Failed)) {
+		texts = append(texts, name+": "+report.Failed[name])
+	}
+	if len(texts) > 0 {
 		return said(strings.Join(texts, "; "))
 	}
 	return nil
 }
 
-// dismiss ends a tool that is not needed: it exits at the end of its input.
-func (s *services) dismiss() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.proc == nil {
-		return
-	}
-	s.ready.Close()
-	s.answer.Close()
-	s.proc = nil
-}
-
 // await tells the tool to go and reads its report.
-func (s *services) await() error {
-	if s.problem != nil {
-		return s.problem
+func (s *services) await() (report ServicesReport, err error) {
+	s.mu.Lock()
+	ready, answer, problem := s.ready, s.answer, s.problem
+	s.mu.Unlock()
+	if problem != nil {
+		return report, problem
 	}
-	defer s.answer.Close()
-	_, err := s.ready.Write([]byte("\n"))
-	s.ready.Close()
+	defer answer.Close()
+	_, err = ready.Write([]byte("\n"))
+	ready.Close()
 	if err != nil {
-		return fmt.Errorf("%s: %w", boot.ServicePath, err)
+		return report, fmt.Errorf("%s: %w", boot.ServicePath, err)
 	}
-	if err := s.answer.SetReadDeadline(time.Now().Add(s.m.patience.services)); err != nil {
-		return err
+	if err := answer.SetReadDeadline(time.Now().Add(s.m.patience.services)); err != nil {
+		return report, err
 	}
 	// The machine's stop must not wait for the report.
-	stop := make(chan struct{})
-	defer close(stop)
-	s.m.guard(func() {
-		select {
-		case <-s.m.ctx.Done():
-			_ = s.answer.SetReadDeadline(time.Now())
-		case <-stop:
-		}
-	})
-	text, err := io.ReadAll(s.answer)
+	release := context.AfterFunc(s.m.ctx, func() { _ = answer.SetReadDeadline(time.Now()) })
+	defer release()
+	text, err := io.ReadAll(answer)
 	if err != nil {
-		return fmt.Errorf("%s: no report: %w", boot.ServicePath, err)
+		return report, fmt.Errorf("%s: no report: %w", boot.ServicePath, err)
 	}
-	if err := json.Unmarshal(text, &s.report); err != nil {
-		return fmt.Errorf("%s ended without a report", boot.ServicePath)
+	if err := json.Unmarshal(text, &report); err != nil {
+		return report, fmt.Errorf("%s ended without a report", boot.ServicePath)
 	}
-	return nil
+	return report, nil
 }
 
-// keep restarts the tool whenever it ends, until the machine is to stop.
+// keep restarts the tool whenever it ends, until the machine is to stop. What
+// it looked after runs on meanwhile.
 func (s *services) keep() {
-	for wait := 500 * time.Millisecond; ; wait = min(2*wait, maxBackOff) {
-		p := s.process()
-		select {
-		case <-s.m.ctx.Done():
-			return
-		case <-p.Done():
+	for wait := minBackOff; ; wait = min(2*wait, maxBackOff) {
+		p, err := s.process()
+		if err == nil {
+			began := time.Now()
+			select {
+			case <-s.m.ctx.Done():
+				return
+			case <-p.Done():
+			}
+			if s.m.ctx.Err() != nil {
+				return
+			}
+			err = errors.New(p.Exit().String())
+			if time.Since(began) > steadyTime {
+				wait = minBackOff
+			}
 		}
-		if s.m.ctx.Err() != nil {
-			return
-		}
-		s.m.warn(boot.Event{At: boot.Services, Detail: fmt.Sprintf("%s system: %v; it is started again", boot.ServicePath, p.Exit())},
-			"init: %s system: %v; it is started again", boot.ServicePath, p.Exit())
+		text := fmt.Sprintf("%s system: %v; it is started again", boot.ServicePath, err)
+		s.m.warn(boot.Event{At: boot.Services, Detail: text}, "init: %s", text)
 		if s.m.pause(wait) {
 			return
 		}
 		s.start(true)
-		if err := s.await(); err != nil {
+		if _, err := s.await(); err != nil && s.m.ctx.Err() == nil {
 			s.m.speak.Say("init: %v", err)
-		}
-		if s.process() == nil {
-			return // it is gone from the image: nothing to restart
 		}
 	}
 }
 
 // summary is what the machine is up with.
 func (s *services) summary() string {
-	switch n := len(s.report.Started); n {
-	case 0:
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	started, failed := len(s.report.Started), len(s.report.Failed)
+	switch {
+	case started+failed == 0:
 		return "no services"
-	case 1:
-		return "1 service"
-	default:
-		return fmt.Sprintf("%d services", n)
+	case started+failed == 1 && failed == 0:
+		return "1 service started, 0 failed"
+	case started+failed == 1:
+		return "0 services started, 1 failed"
 	}
+	return fmt.Sprintf("%d services started, %d failed", started, failed)
 }
 
-// stop asks the tool to stop every service and waits for its end.
+// stop asks the tool to stop every service and waits for its end. A tool that
+// still waits for containerd ends at once.
 func (s *services) stop() {
-	p := s.process()
-	if p == nil {
+	p, err := s.process()
+	if p == nil || err != nil {
 		return
 	}
+	s.mu.Lock()
+	if s.ready != nil {
+		s.ready.Close() // closed before, unless the tool still waits for it
+	}
+	s.mu.Unlock()
 	if s.m.reaper.Signal(s.m.sys, p, unix.SIGTERM) != nil {
 		return
 	}

@@ -22,9 +22,16 @@ func (m *machine) down(reason string, up <-chan struct{}) error {
 	m.speak.Say("init: %s: stopping the machine", reason)
 	m.speak.Event(boot.Event{At: boot.Shutdown, State: boot.Done, Facts: map[string]string{boot.FactReason: reason}})
 	m.cancel()
+	freeRunning(2)
 	m.within(m.patience.phases, func() { <-up; m.helpers.Wait() })
-	if err := m.runBundles(context.Background(), boot.Shutdown, "shutdown", boot.OnshutdownDir); err != nil && !errors.Is(err, errSaid) {
+	if err := m.runScripts("/etc/shutdown.d", "", onshutdownEntry); err != nil {
+		m.speak.Say("init: shutdown.d: %v", err)
+	}
+	if err := m.runBundles(context.Background(), boot.Shutdown, "shutdown", boot.OnshutdownDir, m.patience.farewell); err != nil && !errors.Is(err, errSaid) {
 		m.speak.Say("init: %v", err)
+	}
+	if err := m.runScripts("/etc/shutdown.d", onshutdownEntry, ""); err != nil {
+		m.speak.Say("init: shutdown.d: %v", err)
 	}
 	m.services.stop()
 	m.stopContainerd()
@@ -32,7 +39,9 @@ func (m *machine) down(reason string, up <-chan struct{}) error {
 	if !m.within(m.patience.sync, m.sys.Sync) {
 		m.speak.Say("init: disks did not take all data within %v", m.patience.sync)
 	}
-	m.unmountAll()
+	if !m.within(m.patience.sync, m.unmountAll) {
+		m.speak.Say("init: not all file systems were unmounted within %v", m.patience.sync)
+	}
 	m.speak.Event(boot.Event{At: boot.Off, State: boot.Done, Facts: map[string]string{boot.FactReason: reason}})
 	// The last lines must leave the UART before the machine does.
 	m.within(time.Second, func() { _ = unix.IoctlSetInt(2, unix.TCSBRK, 1) })
@@ -56,10 +65,11 @@ func (m *machine) stopContainerd() {
 	if m.containerd == nil {
 		return
 	}
-	p := m.containerd.process()
-	if m.reaper.Signal(m.sys, p, unix.SIGTERM) != nil {
+	r := m.containerd.life()
+	if r == nil || m.reaper.Signal(m.sys, r.proc, unix.SIGTERM) != nil {
 		return
 	}
+	p := r.proc
 	t := time.NewTimer(m.patience.daemon)
 	defer t.Stop()
 	select {
@@ -103,18 +113,24 @@ type process struct {
 	pid, ppid int
 	comm      string
 	argv      []string
+	thread    bool // of the kernel
+	zombie    bool
 }
 
-// processes lists what runs in user space, PID 1 and zombies left out.
+// processes lists what runs in user space, PID 1 and zombies left out. Those
+// cannot be told by an empty argv alone: a process may empty its own.
 func (m *machine) processes() []process {
 	var out []process
 	for _, p := range readProcesses(filepath.Join(m.root, "/proc")) {
-		if p.pid != 1 && len(p.argv) > 0 {
+		if p.pid != 1 && !p.thread && !p.zombie {
 			out = append(out, p)
 		}
 	}
 	return out
 }
+
+// kernelThread is PF_KTHREAD of include/linux/sched.h.
+const kernelThread = 0x00200000
 
 // readProcesses lists all processes in proc. Kernel threads and zombies have
 // no argv.
@@ -138,8 +154,11 @@ func readProcesses(proc string) []process {
 			continue
 		}
 		p.comm = text[open+1 : end]
-		if f := strings.Fields(text[end+1:]); len(f) > 1 {
+		// From here: state, ppid, pgrp, session, tty, tpgid, flags (proc(5)).
+		if f := strings.Fields(text[end+1:]); len(f) > 6 {
 			p.ppid, _ = strconv.Atoi(f[1])
+			flags, _ := strconv.ParseUint(f[6], 10, 64)
+			p.zombie, p.thread = f[0] == "Z" || f[0] == "X", flags&kernelThread != 0
 		}
 		cmdline, _ := os.ReadFile(filepath.Join(proc, e.Name(), "cmdline"))
 		if s := strings.TrimRight(string(cmdline), "\x00"); s != "" {
@@ -180,20 +199,36 @@ func HeedsTerm(proc string, pid int) bool {
 }
 
 // unmountAll takes mounts away, the newest first, so that children go before
-// their parents. A file system with a disk behind it that will not go is made
-// read-only, which saves it as well.
+// their parents, and again as long as that frees others (a loop device's file
+// system before the one that holds its file). A file system with a disk behind
+// it that will not go is made read-only, which saves it as well; the root never
+// goes.
 func (m *machine) unmountAll() {
-	mounts := m.mounted()
-	for _, mt := range slices.Backward(mounts) {
-		if keepMounted(mt.target) {
-			continue
+	var stuck []mounted
+	var why []error
+	for before := -1; before != len(stuck); {
+		before = len(stuck)
+		stuck, why = nil, nil
+		for _, mt := range slices.Backward(m.mounted()) {
+			if keepMounted(mt.target) {
+				continue
+			}
+			if err := m.sys.Unmount(mt.target, 0); err != nil {
+				stuck, why = append(stuck, mt), append(why, err)
+			}
 		}
-		err := m.sys.Unmount(mt.target, 0)
-		if err == nil || !mt.disk {
+	}
+	for i, mt := range stuck {
+		if !mt.disk {
 			continue
 		}
 		if ro := m.sys.Mount("", mt.target, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); ro != nil {
-			m.speak.Say("init: unmount %s: %v; read-only: %v", mt.target, err, ro)
+			m.speak.Say("init: unmount %s: %v; read-only: %v", mt.target, why[i], ro)
+		}
+	}
+	for _, mt := range m.mounted() {
+		if mt.target == "/" && mt.disk {
+			_ = m.sys.Mount("", m.root+"/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "") // squashfs and ISO are so already
 		}
 	}
 }

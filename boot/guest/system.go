@@ -26,6 +26,10 @@ type System interface {
 	// InsertModule loads the uncompressed module in file. A module that is
 	// already there is no error.
 	InsertModule(file, params string) error
+	// MakeNode is mknod(2).
+	MakeNode(name string, mode, major, minor uint32) error
+	// SetClock sets the wall clock to seconds since 1970.
+	SetClock(seconds int64) error
 	// LinkUp switches a network interface on.
 	LinkUp(name string) error
 	Sync()
@@ -83,6 +87,16 @@ func (Linux) InsertModule(file, params string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return nil
+}
+
+// MakeNode implements [System].
+func (Linux) MakeNode(name string, mode, major, minor uint32) error {
+	return unix.Mknod(name, mode, int(unix.Mkdev(major, minor)))
+}
+
+// SetClock implements [System].
+func (Linux) SetClock(seconds int64) error {
+	return unix.Settimeofday(&unix.Timeval{Sec: seconds})
 }
 
 // LinkUp implements [System].

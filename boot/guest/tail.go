@@ -3,7 +3,6 @@
 package guest
 
 import (
-	"bytes"
 	"io"
 	"strings"
 	"sync"
@@ -45,13 +44,16 @@ func (t *tail) copy(r io.Reader) {
 	}
 }
 
-// lastLine is the last line that is not blank.
-func (t *tail) lastLine() string {
+// lines are the last n lines that are not blank, fewer if there are no more.
+func (t *tail) lines(n int) []string {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := bytes.TrimSpace(t.end)
-	if i := bytes.LastIndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
+	text := strings.ToValidUTF8(string(t.end), "?")
+	t.mu.Unlock()
+	var out []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
 	}
-	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "?")
+	return out[max(len(out)-n, 0):]
 }

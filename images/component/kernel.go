@@ -16,7 +16,8 @@ import (
 var wanted = []string{
 	"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio_balloon", "virtio_scsi",
 	"overlay", "squashfs", "isofs", "vfat", "nls_ascii", "nls_cp437", "loop", "af_packet", "fuse", "ext4",
-	"vsock", "vmw_vsock_virtio_transport", "qemu_fw_cfg", "sd_mod", "sr_mod", "ahci", "e1000", "veth", "bridge", "tun",
+	"vsock", "vmw_vsock_virtio_transport", "qemu_fw_cfg", "sd_mod", "sr_mod", "ahci", "e1000", "veth", "bridge", "tun", "dummy",
+	"button", "evdev", // the power button
 }
 
 // module is a kernel module with what its .modinfo section says

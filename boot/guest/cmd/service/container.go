@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"golang.org/x/sys/unix"
 )
 
 // runtime is the containerd plugin that runs services.
@@ -30,31 +33,105 @@ const (
 	startTime = 2 * time.Minute
 	graceTime = 10 * time.Second // between SIGTERM and SIGKILL
 	killTime  = 30 * time.Second // for SIGKILL to be carried out
+	lockPoll  = 20 * time.Millisecond
 )
 
-// markDir holds a file for every service that is being stopped on request, so
-// that whoever watches it does not take that for a failure.
-const markDir = "/run/service"
+// stateDir holds what the tool's processes must know of each other: NAME.lock,
+// held by whoever starts or stops a service; NAME.stop, there while a service
+// is to stay stopped; NAME.ending, with the pid of the task that was stopped
+// on request, so that whoever watches does not take its end for a failure.
+const stateDir = "/run/service"
 
 // service is a bundle that containerd runs.
-type service struct{ guest.Bundle }
+type service struct {
+	guest.Bundle
+	restart restartPolicy
+}
+
+// restartPolicy says what is done when a service ends that was not to end.
+type restartPolicy string
+
+// The policies; none is that of LinuxKit.
+const (
+	restartNo        restartPolicy = "no"
+	restartOnFailure restartPolicy = "on-failure" // when its exit status is not 0
+	restartAlways    restartPolicy = "always"
+)
+
+// restartAnnotation is where a container's config.json names its policy.
+const restartAnnotation = "org.seatrial.restart"
+
+// restartPolicyOf reads the policy of a bundle. A bundle that cannot be read
+// has none; its start will say why.
+func restartPolicyOf(dir string) (restartPolicy, error) {
+	spec, err := readSpec(dir)
+	if err != nil {
+		return restartNo, nil
+	}
+	text, ok := spec.Annotations[restartAnnotation]
+	switch p := restartPolicy(text); {
+	case !ok, p == restartNo:
+		return restartNo, nil
+	case p == restartOnFailure, p == restartAlways:
+		return p, nil
+	}
+	return restartNo, fmt.Errorf("annotation %s: %q is none of %s, %s and %s; it is not restarted",
+		restartAnnotation, text, restartNo, restartOnFailure, restartAlways)
+}
+
+// wants reports whether a service that ended with this status is started again.
+func (p restartPolicy) wants(code uint32) bool {
+	return p == restartAlways || p == restartOnFailure && code != 0
+}
 
 // in returns ctx for the service's namespace.
 func (s service) in(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, s.namespace())
+	return namespaces.WithNamespace(ctx, s.Runtime.Namespace)
 }
 
-func (s service) namespace() string {
-	if s.Runtime.Namespace != "" {
-		return s.Runtime.Namespace
+func (s service) file(kind string) string { return filepath.Join(stateDir, s.Name+"."+kind) }
+
+// stopped reports whether the service is to stay as it is: stopped on request.
+func (s service) stopped() bool {
+	_, err := os.Stat(s.file("stop"))
+	return err == nil
+}
+
+// endedOnRequest reports whether the task with this pid was to end.
+func (s service) endedOnRequest(pid uint32) bool {
+	text, err := os.ReadFile(s.file("ending"))
+	return err == nil && string(text) == strconv.Itoa(int(pid))
+}
+
+// locked calls f while no other process of this tool starts or stops the service.
+func (s service) locked(ctx context.Context, f func() error) error {
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		return err
 	}
-	return boot.Namespace
+	lock, err := os.OpenFile(s.file("lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	for {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f()
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("%s: %w", lock.Name(), err)
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
-
-func (s service) mark() string { return filepath.Join(markDir, s.Name+".stop") }
 
 // tool does the work of all verbs.
 type tool struct {
+	options
 	client *client.Client
 	sys    guest.System
 	speak  *guest.Speaker
@@ -75,11 +152,15 @@ func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
 	} else if !errdefs.IsNotFound(err) {
 		return 0, fmt.Errorf("containerd: %w", err)
 	}
-	if err := os.Remove(s.mark()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(s.file("stop")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
+	t.debug("%s: preparing the file system", s.Name)
 	if err := s.Prepare(t.sys); err != nil {
 		return 0, fmt.Errorf("preparing the file system: %w", err)
+	}
+	if err := s.MakeCgroups(""); err != nil {
+		t.speak.Say("service %s: cgroup error: %v", s.Name, err)
 	}
 	pid, err = t.launch(ctx, s, spec)
 	if err != nil {
@@ -89,6 +170,7 @@ func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
 }
 
 func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uint32, err error) {
+	t.debug("%s: creating the container", s.Name)
 	c, err := t.client.NewContainer(ctx, s.Name, client.WithSpec(spec), client.WithRuntime(runtime, nil))
 	if err != nil {
 		return 0, fmt.Errorf("creating the container: %w", err)
@@ -99,13 +181,33 @@ func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uin
 			err = errors.Join(err, c.Delete(clean))
 		}
 	}()
-	task, err := c.NewTask(ctx, logs(s.Name))
+	logs := logsOf(s.Name)
+	for _, err := range logs.make() {
+		t.speak.Say("service %s: its output is lost: %v", s.Name, err)
+	}
+	t.debug("%s: creating the task", s.Name)
+	task, err := c.NewTask(ctx, func(string) (cio.IO, error) { return *logs, nil })
 	if err != nil {
 		return 0, fmt.Errorf("creating the task: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			_, gone := task.Delete(clean, client.WithProcessKill)
+			err = errors.Join(err, gone)
+		}
+	}()
+	if err := logs.send(); err != nil { // the shim holds them open by now
+		t.speak.Say("service %s: %v", s.Name, err)
+	}
+	if err := attachInterfaces(s.Runtime.Interfaces, int(task.Pid()), os.Stderr); err != nil {
+		return 0, err
+	}
+	if err := s.BindNamespaces(t.sys, "", int(task.Pid())); err != nil {
+		return 0, err
+	}
+	t.debug("%s: starting the task", s.Name)
 	if err := task.Start(ctx); err != nil {
-		_, gone := task.Delete(clean, client.WithProcessKill)
-		return 0, errors.Join(fmt.Errorf("starting the task: %w", err), gone)
+		return 0, fmt.Errorf("starting the task: %w", err)
 	}
 	return task.Pid(), nil
 }
@@ -131,43 +233,91 @@ func readSpec(dir string) (*specs.Spec, error) {
 	return &spec, nil
 }
 
-// logFiles is a task's standard input and output: none and two fresh files.
-// The shim appends to plain files that exist (its file:// scheme would put both
-// streams into one).
-type logFiles struct{ config cio.Config }
+// logFiles are a task's standard output and error: plain files, which the shim
+// appends to (its file:// scheme would put both streams into one), or with a
+// logging daemon FIFOs that the daemon reads.
+type logFiles struct {
+	stdout, stderr string
+	daemon         bool
+}
 
-func (l logFiles) Config() cio.Config { return l.config }
+func logsOf(name string) *logFiles {
+	_, err := os.Stat(boot.LoggingSocket)
+	dir := boot.LogDir
+	if err == nil {
+		dir = filepath.Dir(boot.LoggingSocket)
+	}
+	return &logFiles{filepath.Join(dir, name+".out.log"), filepath.Join(dir, name+".log"), err == nil}
+}
+
+// Config, Cancel, Wait and Close make logFiles a [cio.IO]: the shim does all
+// the copying.
+func (l logFiles) Config() cio.Config { return cio.Config{Stdout: l.stdout, Stderr: l.stderr} }
 func (logFiles) Cancel()              {}
 func (logFiles) Wait()                {}
 func (logFiles) Close() error         { return nil }
 
-func logs(name string) cio.Creator {
-	return func(string) (cio.IO, error) {
-		if err := os.MkdirAll(boot.LogDir, 0o755); err != nil {
-			return nil, err
+// make makes fresh files. One that cannot be made is replaced by /dev/null: a
+// full disk must not keep a service from running.
+func (l *logFiles) make() (lost []error) {
+	for _, file := range []*string{&l.stdout, &l.stderr} {
+		if err := l.fresh(*file); err != nil {
+			lost = append(lost, err)
+			*file = os.DevNull
 		}
-		config := cio.Config{
-			Stdout: filepath.Join(boot.LogDir, name+".out.log"),
-			Stderr: filepath.Join(boot.LogDir, name+".log"),
-		}
-		for _, file := range []string{config.Stdout, config.Stderr} {
-			f, err := os.Create(file)
-			if err != nil {
-				return nil, err
-			}
-			if err := f.Close(); err != nil {
-				return nil, err
-			}
-		}
-		return logFiles{config}, nil
 	}
+	return lost
+}
+
+// fresh makes one file. A FIFO of an earlier start is not used again: its
+// reader may be gone.
+func (l *logFiles) fresh(file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	if l.daemon {
+		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := unix.Mkfifo(file, 0o600); err != nil {
+			return fmt.Errorf("log %s: %w", file, err)
+		}
+		return nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// send hands the FIFOs to the logging daemon.
+func (l *logFiles) send() error {
+	if !l.daemon {
+		return nil
+	}
+	var problems []error
+	for _, file := range []string{l.stdout, l.stderr} {
+		if file == os.DevNull {
+			continue
+		}
+		source := strings.TrimSuffix(filepath.Base(file), ".log")
+		problems = append(problems, guest.SendLog(boot.LoggingSocket, source, file))
+	}
+	return errors.Join(problems...)
 }
 
 // remove stops a service and takes away its task, container and mounts. One
-// that has ended, or was never there, is no error.
-func (t *tool) remove(ctx context.Context, s service) error {
+// that has ended, or was never there, is no error. With stay it is then to
+// stay stopped until somebody starts it.
+func (t *tool) remove(ctx context.Context, s service, stay bool) error {
 	ctx, cancel := context.WithTimeout(s.in(ctx), startTime)
 	defer cancel()
+	if stay {
+		if err := writeState(s.file("stop"), ""); err != nil {
+			return err
+		}
+	}
 	c, err := t.client.LoadContainer(ctx, s.Name)
 	if errdefs.IsNotFound(err) {
 		return nil
@@ -193,6 +343,13 @@ func (t *tool) remove(ctx context.Context, s service) error {
 	return s.Release(t.sys)
 }
 
+func writeState(file, text string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
 // halt ends a task's process: SIGTERM, and SIGKILL when its grace is over or
 // when it could not see SIGTERM anyway.
 func (t *tool) halt(ctx context.Context, s service, task client.Task) error {
@@ -203,10 +360,7 @@ func (t *tool) halt(ctx context.Context, s service, task client.Task) error {
 	if status.Status == client.Stopped {
 		return nil
 	}
-	if err := os.MkdirAll(markDir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(s.mark(), nil, 0o644); err != nil {
+	if err := writeState(s.file("ending"), strconv.Itoa(int(task.Pid()))); err != nil {
 		return err
 	}
 	ended, err := task.Wait(ctx) // before the signal, or its end could be missed

@@ -20,15 +20,15 @@ import (
 	"github.com/seatrial/seatrial/boot/guest"
 )
 
-// startsAtOnce is how many services are started side by side. Most of a start
-// is the shim's and runc's own, so two keep two processors busy; more would
-// only make the log of a boot harder to read.
-const startsAtOnce = 2
+// startsAtOnce is how many services are started side by side. Each start has a
+// shim and runc of its own, tens of megabytes for the moment, so a machine
+// with many services and little memory must not start all at once.
+const startsAtOnce = 4
 
 // system brings the services up, reports to PID 1, watches them, and stops
 // them when ctx ends.
-func (t *tool) system(ctx context.Context, adopt bool) error {
-	services, problems := readServices()
+func (t *tool) system(ctx context.Context) error {
+	services, problems := t.readServices()
 	// Everything that does not need containerd is done by now. A byte says that
 	// it answers, the end of the input that it never will.
 	if n, err := os.Stdin.Read(make([]byte, 1)); n == 0 {
@@ -46,17 +46,18 @@ func (t *tool) system(ctx context.Context, adopt bool) error {
 		return tell(report, guest.ServicesReport{Err: err.Error()})
 	}
 	defer t.client.Close()
-	w := newWatch(t, services)
+	w := newWatch(ctx, t, services)
 	var watching sync.WaitGroup
-	watching.Go(func() { w.follow(ctx) })
-	if !adopt {
+	watching.Go(w.follow)
+	if !t.adopt {
 		t.cleanAll(ctx, services)
 	}
-	r := t.startAll(ctx, services, problems, adopt, w)
+	r := t.startAll(ctx, services, problems, w)
 	err := tell(report, r)
 	report.Close()
 	<-ctx.Done()
 	watching.Wait()
+	w.restarts.Wait()
 	t.haltAll(services, w)
 	return err
 }
@@ -68,17 +69,28 @@ func tell(report io.Writer, r guest.ServicesReport) error {
 	return nil
 }
 
-func readServices() ([]service, []error) {
-	bundles, problems := guest.ReadBundles(boot.ServicesDir)
+func (t *tool) readServices() ([]service, []error) {
+	bundles, problems := guest.ReadBundles(t.path)
 	services := make([]service, len(bundles))
 	for i, b := range bundles {
-		services[i] = service{b}
+		services[i] = t.service(b)
+		var err error
+		if services[i].restart, err = restartPolicyOf(b.Dir); err != nil {
+			t.warn(services[i], err.Error())
+		}
 	}
 	return services, problems
 }
 
-// startAll starts the services in the order of their names.
-func (t *tool) startAll(ctx context.Context, services []service, problems []error, adopt bool, w *watch) guest.ServicesReport {
+// warn says what is wrong with a service and was worked around.
+func (t *tool) warn(s service, text string) {
+	text = fmt.Sprintf("service %s: %s", s.Name, text)
+	t.speak.Say("%s", text)
+	t.speak.Event(boot.Event{At: boot.Services, State: boot.Warned, Unit: s.Name, Detail: text})
+}
+
+// startAll starts the services in the order of their names, several at once.
+func (t *tool) startAll(ctx context.Context, services []service, problems []error, w *watch) guest.ServicesReport {
 	var r guest.ServicesReport
 	if len(services) == 0 && len(problems) > 0 {
 		r.Err = errors.Join(problems...).Error()
@@ -95,7 +107,7 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 			defer func() { <-slots }()
 			err := problems[i]
 			if err == nil {
-				err = t.startOne(ctx, s, adopt, w)
+				err = t.startOne(ctx, s, w)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -113,17 +125,11 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 	return r
 }
 
-func (t *tool) startOne(ctx context.Context, s service, adopt bool, w *watch) error {
-	if adopt {
-		if _, err := os.Stat(s.mark()); err == nil {
-			return nil // stopped on request, and to stay so
-		}
-		_, err := t.client.ContainerService().Get(s.in(ctx), s.Name)
-		if err == nil {
-			return nil // the watch says how it is
-		}
-		if !errdefs.IsNotFound(err) {
-			return fmt.Errorf("containerd: %w", err)
+func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
+	if t.adopt {
+		there, err := t.exists(ctx, s)
+		if err != nil || there || s.stopped() {
+			return err // one that is there is told of by the watch
 		}
 	}
 	pid, err := t.start(ctx, s)
@@ -134,14 +140,46 @@ func (t *tool) startOne(ctx context.Context, s service, adopt bool, w *watch) er
 	return nil
 }
 
+func (t *tool) exists(ctx context.Context, s service) (bool, error) {
+	_, err := t.client.ContainerService().Get(s.in(ctx), s.Name)
+	if err == nil || errdefs.IsNotFound(err) {
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("containerd: %w", err)
+}
+
+// startMissing is "service system-init": it starts what is not there, as far
+// as it was not stopped on request.
+func (t *tool) startMissing(ctx context.Context) error {
+	services, problems := t.readServices()
+	var failed []error
+	for i, s := range services {
+		err := problems[i]
+		if err == nil {
+			err = s.locked(ctx, func() error {
+				there, err := t.exists(ctx, s)
+				if err != nil || there || s.stopped() {
+					return err
+				}
+				_, err = t.start(ctx, s)
+				return err
+			})
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", s.Name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // cleanAll removes what a persistent /var/lib/containerd still has of an
 // earlier boot: everything in the namespace of services, and in the namespaces
 // that bundles name, the containers named like them.
 func (t *tool) cleanAll(ctx context.Context, services []service) {
-	spaces := []string{boot.Namespace}
+	spaces := []string{t.namespace}
 	for _, s := range services {
-		if !slices.Contains(spaces, s.namespace()) {
-			spaces = append(spaces, s.namespace())
+		if !slices.Contains(spaces, s.Runtime.Namespace) {
+			spaces = append(spaces, s.Runtime.Namespace)
 		}
 	}
 	for _, ns := range spaces {
@@ -152,8 +190,8 @@ func (t *tool) cleanAll(ctx context.Context, services []service) {
 			continue
 		}
 		for _, c := range found {
-			ours := slices.ContainsFunc(services, func(s service) bool { return s.Name == c.ID() && s.namespace() == ns })
-			if ns != boot.Namespace && !ours {
+			ours := slices.ContainsFunc(services, func(s service) bool { return s.Name == c.ID() && s.Runtime.Namespace == ns })
+			if ns != t.namespace && !ours {
 				continue
 			}
 			t.speak.Say("service: Cleaning up stale service: %q", c.ID())
