@@ -69,11 +69,10 @@ type Machine struct {
 	Agent  *os.File // the second one; nil without it
 	Loaded bool     // it goes on from a saved machine
 
-	mu      sync.Mutex
-	memory  []byte
-	running bool
-	end     chan string // why it ended
-	ended   sync.Once
+	mu     sync.Mutex
+	memory []byte
+	end    chan string // why it ended
+	ended  sync.Once
 }
 
 // Has reports whether the argument after flag, any of them, contains text.

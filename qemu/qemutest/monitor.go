@@ -61,6 +61,7 @@ type monitor struct {
 	answers dialogue
 	passed  *os.File // by getfd
 	without bool     // x-ignore-shared
+	resumed bool
 }
 
 // state is what the stand-in sends for the state of its devices.
@@ -204,6 +205,10 @@ func (q *monitor) answer(l line) error {
 			return err
 		}
 	}
+	if l.Execute == "cont" && !q.resumed && q.play.Guest != nil {
+		q.resumed = true // and not before: QEMU answers before its guest can end
+		go q.play.Guest(q.m)
+	}
 	return nil
 }
 
@@ -213,11 +218,6 @@ func (q *monitor) act(l line) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch l.Execute {
-	case "cont":
-		if !m.running && q.play.Guest != nil {
-			go q.play.Guest(m)
-		}
-		m.running = true
 	case "migrate-set-capabilities":
 		q.without = strings.Contains(string(l.Arguments), "x-ignore-shared")
 	case "migrate":
