@@ -19,9 +19,14 @@ import (
 
 // endSpec tells the display how a spec ended.
 func (s *Suite) endSpec(r ginkgo.SpecReport) {
-	if s.world.Run != "" {
+	if s.world.Run != "" && !filtered(r) {
 		s.tell(harness.Note{Case: r.FullText(), State: string(outcome(r.State)), Took: r.RunTime})
 	}
+}
+
+// filtered reports whether the spec was left out by a filter: it was not planned.
+func filtered(r ginkgo.SpecReport) bool {
+	return r.State == types.SpecStateSkipped && r.Failure.Message == ""
 }
 
 // report turns Ginkgo's report into ours and writes it in every form. It runs
@@ -44,8 +49,8 @@ func (s *Suite) report(r ginkgo.Report) {
 			}
 			continue
 		}
-		if spec.State == types.SpecStateSkipped && spec.Failure.Message == "" {
-			continue // filtered out: not planned
+		if filtered(spec) {
+			continue
 		}
 		c := toCase(spec, boots)
 		for _, id := range c.BootIDs {
