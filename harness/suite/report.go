@@ -19,9 +19,14 @@ import (
 
 // endSpec tells the display how a spec ended.
 func (s *Suite) endSpec(r ginkgo.SpecReport) {
-	if s.world.Run != "" && !filteredOut(r) {
+	if s.world.Run != "" && !filtered(r) {
 		s.tell(harness.Note{Case: r.FullText(), State: string(outcome(r.State)), Took: r.RunTime})
 	}
+}
+
+// filtered reports whether the spec was left out by a filter: it was not planned.
+func filtered(r ginkgo.SpecReport) bool {
+	return r.State == types.SpecStateSkipped && r.Failure.Message == ""
 }
 
 // report turns Ginkgo's report into ours and writes it in every form. It runs
@@ -44,7 +49,7 @@ func (s *Suite) report(r ginkgo.Report) {
 			}
 			continue
 		}
-		if filteredOut(spec) {
+		if filtered(spec) {
 			continue
 		}
 		c := toCase(spec, boots)
@@ -57,12 +62,6 @@ func (s *Suite) report(r ginkgo.Report) {
 	}
 	run.Judge()
 	gomega.Expect(reports.WriteAll(s.world.Run, run)).To(gomega.Succeed())
-}
-
-// filteredOut reports whether a spec was never planned: Ginkgo lists it as
-// skipped, but nothing skipped it.
-func filteredOut(r types.SpecReport) bool {
-	return r.State == types.SpecStateSkipped && r.Failure.Message == ""
 }
 
 // readBoots reads what the machines of all processes left.
