@@ -58,10 +58,11 @@ type Host struct {
 // Input is one thing an image was made of, as the lock file records it.
 type Input struct {
 	Component string `json:"component"`
-	Kind      string `json:"kind"` // "deb", "go", "file"
+	Kind      string `json:"kind"` // "deb", "go", "file", "recipe", "toolchain"
 	Name      string `json:"name"`
 	Version   string `json:"version"`
 	Digest    string `json:"digest"`
+	Drift     string `json:"drift,omitempty"` // how it differs from the lock file; empty: it does not
 }
 
 // Case is one spec.

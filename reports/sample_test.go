@@ -206,9 +206,9 @@ func sampleRun() Run {
 		Host: Host{OS: "Debian GNU/Linux 12", Arch: "amd64", CPUs: 2, MemoryMiB: 7953, QEMU: "7.2.22", Accelerator: "tcg",
 			AccelWhy: "/dev/kvm opens, but the probe guest printed nothing under it in 3s", Scale: "1.4, from a probe that took 182ms"},
 		Inputs: []Input{
-			{"kernel", "deb", "linux-image-6.1.0-41-cloud-amd64", "6.1.158-1", "sha256:" + strings.Repeat("1a2b3c4d", 8)},
-			{"containerd", "go", "github.com/containerd/containerd/v2", "v2.4.2", "h1:kJq2bqGdTt1mO4vQ0yX8c3YB1pWm7Zq0n9Vx4u1k2aE="},
-			{"runc", "deb", "runc", "1.1.5+ds1-1+deb12u1", "sha256:" + strings.Repeat("5e6f7a8b", 8)},
+			{"kernel", "deb", "linux-image-6.1.0-41-cloud-amd64", "6.1.158-1", "sha256:" + strings.Repeat("1a2b3c4d", 8), ""},
+			{"containerd", "go", "github.com/containerd/containerd/v2", "v2.4.2", "h1:kJq2bqGdTt1mO4vQ0yX8c3YB1pWm7Zq0n9Vx4u1k2aE=", ""},
+			{"runc", "deb", "runc", "1.1.5+ds1-1+deb12u1", "sha256:" + strings.Repeat("5e6f7a8b", 8), ""},
 		},
 	}
 	for i, b := range []Boot{goodBoot("default"), panicBoot("init-exits"), silentBoot("no-modules"), brokenContainerd("bad-config"), goodBoot("state-disk")} {

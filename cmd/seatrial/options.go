@@ -24,6 +24,7 @@ import (
 type options struct {
 	cache    string
 	arch     string
+	locked   bool // components must be as the lock file says
 	attended bool // a supervisor holds the terminal; see terminal.go
 	begun    bool // flags and arguments were good
 }
@@ -184,7 +185,7 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 	}
 	under := ""
 	built, err := component.Build(ctx, component.Options{
-		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names,
+		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names, Locked: o.locked,
 		Progress: func(name, step string) {
 			if under != name {
 				d.drop("component " + under)
@@ -196,6 +197,11 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 	d.drop("component " + under)
 	if err != nil {
 		return nil, fmt.Errorf("%w; seatrial doctor says what this host lacks", remedy(err, "--cache"))
+	}
+	for _, b := range built {
+		for _, differs := range b.Drift() {
+			d.say("component %s differs from the lock file: %s", b.Ref, differs)
+		}
 	}
 	return built, nil
 }

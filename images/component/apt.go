@@ -13,7 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +24,8 @@ type apt struct {
 	dir  string
 	arch string
 }
+
+func newApt(cache, arch string) apt { return apt{dir: filepath.Join(cache, "apt-"+arch), arch: arch} }
 
 // listsAge is how old package lists may be: Debian's change a few times a day.
 const listsAge = 24 * time.Hour
@@ -45,64 +48,142 @@ func (a apt) command(ctx context.Context, args ...string) *exec.Cmd {
 	return c
 }
 
-func run(c *exec.Cmd) error {
-	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, &out
+// run runs a command and returns what it wrote on standard output.
+func run(c *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
 	if err := c.Run(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, strings.TrimSpace(out.String()))
+		said := strings.TrimSpace(stdout.String() + "\n" + stderr.String())
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, said)
 	}
-	return nil
+	return stdout.String(), nil
 }
 
-// prepare makes the root and brings the package lists up to date.
-func (a apt) prepare(ctx context.Context) error {
+// prepare makes the root and says whether its package lists are of today.
+func (a apt) prepare() (current bool, err error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return errors.New("component images are made from Debian packages, and there is no apt-get here; build them on Debian or Ubuntu and copy the cache folder")
+		return false, errors.New("component images are made from Debian packages, and there is no apt-get here; build them on Debian or Ubuntu and copy the cache folder")
 	}
 	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if err := os.WriteFile(filepath.Join(a.dir, "status"), nil, 0o644); err != nil {
-		return err
+		return false, err
 	}
-	stamp := filepath.Join(a.dir, "updated")
-	if info, err := os.Stat(stamp); err == nil && time.Since(info.ModTime()) < listsAge {
-		return nil
-	}
-	if err := run(a.command(ctx, "update")); err != nil {
-		return err
-	}
-	return os.WriteFile(stamp, nil, 0o644)
+	info, err := os.Stat(a.stamp())
+	return err == nil && time.Since(info.ModTime()) < listsAge, nil
 }
 
-// fetch downloads packages with everything they depend on. A dependency that
-// only a package manager needs is left to the caller's choice of files.
-func (a apt) fetch(ctx context.Context, packages ...string) ([]deb, error) {
-	if err := a.prepare(ctx); err != nil {
-		return nil, err
+func (a apt) stamp() string { return filepath.Join(a.dir, "updated") }
+
+// update brings the package lists up to date.
+func (a apt) update(ctx context.Context) error {
+	if _, err := a.prepare(); err != nil {
+		return err
 	}
-	dir, err := os.MkdirTemp(a.dir, "fetch-")
+	if _, err := run(a.command(ctx, "update")); err != nil {
+		return err
+	}
+	return os.WriteFile(a.stamp(), nil, 0o644)
+}
+
+// get returns packages with everything they depend on, in the locked versions
+// if those are in the cache or served, and in the newest otherwise. What the
+// locked versions are, and whether that is what came, is the caller's to check.
+//
+// Of what the packages depend on only what want accepts is fetched; nil is all.
+func (a apt) get(ctx context.Context, locked []Input, want func(name string) bool, packages ...string) ([]deb, error) {
+	if debs, ok := a.cached(locked); ok {
+		return debs, nil
+	}
+	current, err := a.prepare()
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o755); err != nil {
-		return nil, err
+	if !current {
+		if err := a.update(ctx); err != nil {
+			return nil, err
+		}
 	}
-	args := append([]string{"-o", "Dir::Cache::archives=" + dir, "install", "-y", "--no-install-recommends", "--download-only"}, packages...)
-	if err := run(a.command(ctx, args...)); err != nil {
-		return nil, err
+	wanted, served, err := a.served(ctx, locked, packages)
+	if err == nil && !served && len(locked) > 0 && current {
+		// The lists may be older than the lock.
+		if err := a.update(ctx); err != nil {
+			return nil, err
+		}
+		wanted, _, err = a.served(ctx, locked, packages)
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil {
 		return nil, err
 	}
-	sort.Strings(found)
+	if want != nil {
+		wanted = slices.DeleteFunc(wanted, func(p pinned) bool { return !want(p.name) })
+	}
+	return a.fetch(ctx, wanted)
+}
+
+// served resolves the packages: to the locked versions, if the lists hold all
+// of them, and to the newest otherwise. One that is missing is enough for the
+// newest of all, because packages of one source ask for each other's versions.
+func (a apt) served(ctx context.Context, locked []Input, packages []string) (wanted []pinned, asLocked bool, err error) {
+	if len(locked) > 0 {
+		var pins []string
+		for _, in := range locked {
+			pins = append(pins, in.Name+"="+in.Version)
+		}
+		if wanted, err := a.resolve(ctx, pins); err == nil {
+			return wanted, true, nil
+		}
+	}
+	wanted, err = a.resolve(ctx, packages)
+	return wanted, false, err
+}
+
+// pinned is a package in a version.
+type pinned struct{ name, version string }
+
+// installLine is what apt-get -s says of a package: Inst NAME (VERSION ORIGIN [ARCH]).
+var installLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `)
+
+// resolve finds what would be installed. It needs no network.
+func (a apt) resolve(ctx context.Context, packages []string) ([]pinned, error) {
+	out, err := run(a.command(ctx, append([]string{"install", "-s", "--no-install-recommends"}, packages...)...))
+	if err != nil {
+		return nil, err
+	}
+	return parseInstall(out)
+}
+
+func parseInstall(text string) ([]pinned, error) {
+	var list []pinned
+	for _, m := range installLine.FindAllStringSubmatch(text, -1) {
+		list = append(list, pinned{m[1], m[2]})
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("apt-get names no package to install:\n%s", text)
+	}
+	return list, nil
+}
+
+// fetch returns packages from the cache, and first downloads those that are
+// not there.
+func (a apt) fetch(ctx context.Context, wanted []pinned) ([]deb, error) {
+	var missing []string
+	for _, p := range wanted {
+		if _, err := a.find(p.name, p.version); err != nil {
+			missing = append(missing, p.name+"="+p.version)
+		}
+	}
+	if len(missing) > 0 {
+		if err := a.download(ctx, missing); err != nil {
+			return nil, err
+		}
+	}
 	var debs []deb
-	for _, path := range found {
-		d, err := a.keep(path)
+	for _, p := range wanted {
+		d, err := a.find(p.name, p.version)
 		if err != nil {
 			return nil, err
 		}
@@ -111,30 +192,68 @@ func (a apt) fetch(ctx context.Context, packages ...string) ([]deb, error) {
 	return debs, nil
 }
 
-// keep moves a download into the cache; its name is NAME_VERSION_ARCH.deb.
-func (a apt) keep(path string) (deb, error) {
-	f, err := os.Open(path)
+// download puts packages into the cache. A name appears there only when the
+// file is complete: apt has verified it against the signed lists by then.
+func (a apt) download(ctx context.Context, packages []string) (err error) {
+	dir, err := os.MkdirTemp(a.dir, "fetch-")
 	if err != nil {
-		return deb{}, err
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	c := a.command(ctx, append([]string{"download"}, packages...)...)
+	c.Dir = dir
+	if _, err := run(c); err != nil {
+		return err
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, path := range found {
+		if err := os.Rename(path, filepath.Join(a.dir, "cache", filepath.Base(path))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cached returns the locked packages if all of them are in the cache with the
+// digests that are locked.
+func (a apt) cached(locked []Input) ([]deb, bool) {
+	var debs []deb
+	for _, in := range locked {
+		d, err := a.find(in.Name, in.Version)
+		if err != nil || d.digest != in.Digest {
+			return nil, false
+		}
+		debs = append(debs, d)
+	}
+	return debs, len(debs) > 0
+}
+
+// find looks into the cache, where a file is named NAME_VERSION_ARCH.deb.
+func (a apt) find(name, version string) (deb, error) {
+	d := deb{name: name, version: version}
+	base := filepath.Join(a.dir, "cache", name+"_"+strings.ReplaceAll(version, ":", "%3a")+"_")
+	var f *os.File
+	var err error
+	for _, arch := range []string{a.arch, "all"} {
+		d.path = base + arch + ".deb"
+		if f, err = os.Open(d.path); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return d, err
 	}
 	h := sha256.New()
 	_, err = io.Copy(h, f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return deb{}, err
-	}
-	fields := strings.Split(strings.TrimSuffix(filepath.Base(path), ".deb"), "_")
-	if len(fields) != 3 {
-		return deb{}, fmt.Errorf("%s is not named like a package", path)
-	}
-	final := filepath.Join(a.dir, "cache", filepath.Base(path))
-	return deb{
-		path: final, name: fields[0], version: strings.ReplaceAll(fields[1], "%3a", ":"),
-		digest: "sha256:" + hex.EncodeToString(h.Sum(nil)),
-	}, os.Rename(path, final)
+	d.digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
+	return d, errors.Join(err, f.Close())
 }
 
 func (d deb) input(component string) Input {
-	return Input{Component: component, Kind: "deb", Name: d.name, Version: d.version, Digest: d.digest}
+	return Input{Component: component, Kind: kindDeb, Name: d.name, Version: d.version, Digest: d.digest}
 }
 
 // files reads the files of a package that want accepts, without unpacking it
@@ -196,4 +315,25 @@ func readTar(r io.Reader, want func(string) bool) ([]file, error) {
 		}
 		files = append(files, f)
 	}
+}
+
+// merged is the name of a file where /bin, /sbin and /lib are links into /usr.
+func merged(name string) string {
+	for _, d := range []string{"bin/", "sbin/", "lib/", "lib64/"} {
+		if strings.HasPrefix(name, d) {
+			return "usr/" + name
+		}
+	}
+	return name
+}
+
+// pick returns the first file with data at that path, /usr merged or not.
+func pick(files []file, at string) (file, error) {
+	i := slices.IndexFunc(files, func(f file) bool { return merged(f.name) == merged(at) && len(f.data) > 0 })
+	if i < 0 {
+		return file{}, fmt.Errorf("no package holds %s", at)
+	}
+	f := files[i]
+	f.name = at
+	return f, nil
 }

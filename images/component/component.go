@@ -11,8 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,28 +25,50 @@ import (
 	"github.com/seatrial/seatrial/images"
 )
 
-// recipeVersion is part of every component's key. Raise it when a recipe changes.
-const recipeVersion = "2"
-
 // epoch is the time of every file and image, so that the same input gives the
 // same bytes.
 var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// Kinds of input.
+const (
+	kindDeb       = "deb"       // a Debian package
+	kindGo        = "go"        // a Go module; its digest is go.sum's
+	kindFile      = "file"      // a package of this repository, with those it imports
+	kindRecipe    = "recipe"    // how the component is made: the sources of this package
+	kindToolchain = "toolchain" // the Go toolchain
+)
+
+// here is the version of what this repository holds itself.
+const here = "(this repository)"
+
 // Input is one thing a component was made of.
 type Input struct {
 	Component string `json:"component"`
-	Kind      string `json:"kind"` // "deb", "go" or "file"
+	Kind      string `json:"kind"` // "deb", "go", "file", "recipe" or "toolchain"
 	Name      string `json:"name"`
 	Version   string `json:"version"`
 	Digest    string `json:"digest"`
+	Drift     string `json:"drift,omitempty"` // how it differs from the lock file; empty: it does not
 }
 
 // Built is a component image in the store.
 type Built struct {
-	Ref    string  `json:"ref"`
-	Digest string  `json:"digest"`
-	Key    string  `json:"key"`
-	Inputs []Input `json:"inputs"`
+	Ref    string   `json:"ref"`
+	Digest string   `json:"digest"`
+	Key    string   `json:"key"`
+	Inputs []Input  `json:"inputs"`
+	Unused []string `json:"unused,omitempty"` // what is locked for it and was not used, in words
+}
+
+// Drift lists how the component differs from the lock file, in words.
+func (b Built) Drift() []string {
+	var out []string
+	for _, in := range b.Inputs {
+		if in.Drift != "" {
+			out = append(out, in.Name+": "+in.Drift)
+		}
+	}
+	return append(out, b.Unused...)
 }
 
 // Options says what to build and where.
@@ -55,6 +78,8 @@ type Options struct {
 	Cache    string                       // folder for packages, sources and what was built
 	Source   fs.FS                        // this module's sources: go.mod, go.sum, boot
 	Names    []string                     // nil: Names()
+	Lock     Lock                         // nil: Locked()
+	Locked   bool                         // a difference from the lock is an error
 	Progress func(component, step string) // nil: nobody is told
 }
 
@@ -67,16 +92,36 @@ func Names() []string {
 	return names
 }
 
-// Build makes the components that are not in the store with the inputs they
-// would have now, and returns all of them.
-func Build(ctx context.Context, o Options) ([]Built, error) {
+// fill sets what was left out.
+func (o *Options) fill() (err error) {
 	if o.Progress == nil {
 		o.Progress = func(string, string) {}
 	}
-	if err := os.MkdirAll(filepath.Join(o.Cache, "components"), 0o755); err != nil {
+	if o.Lock == nil {
+		if o.Lock, err = Locked(); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(filepath.Join(o.Cache, "components"), 0o755)
+}
+
+// Build makes the components that are not in the store with the inputs they
+// would have now, and returns all of them. Where an input that is locked is
+// not to be had any more, the newest one is used, the progress says so, and
+// the difference is noted in the result; with o.Locked it is an error.
+func Build(ctx context.Context, o Options) ([]Built, error) {
+	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	sources, err := sourceDigest(o.Source)
+	alone, err := exclusive(ctx, filepath.Join(o.Cache, "components"))
+	if err != nil {
+		return nil, err
+	}
+	defer alone.Close()
+	if !slices.Contains(arches, o.Arch) {
+		return nil, fmt.Errorf("no components for the architecture %q: there are those of %s", o.Arch, strings.Join(arches, " and "))
+	}
+	toolchain, err := goVersion(ctx, o.Source, o.Cache)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +130,7 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 		if o.Names != nil && !slices.Contains(o.Names, r.name) {
 			continue
 		}
-		b, err := o.one(ctx, r, sources)
+		b, err := o.one(ctx, r, toolchain)
 		if err != nil {
 			return nil, fmt.Errorf("component %s for %s: %w", r.name, o.Arch, err)
 		}
@@ -94,15 +139,75 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 	return out, nil
 }
 
-func (o Options) one(ctx context.Context, r recipe, sources string) (Built, error) {
-	key := fmt.Sprintf("%x", sha256.Sum256([]byte(recipeVersion+r.name+o.Arch+runtime.Version()+r.key(sources))))
+// exclusive locks a folder and waits for whoever holds the lock: two processes
+// must not bring the same package lists up to date at once. The kernel drops
+// the lock with the process, however that dies; closing the file gives it back.
+func exclusive(ctx context.Context, dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	// flock(2) cannot be interrupted by a context, so this asks every 50 ms.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", dir, err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("waiting for another process that builds components below %s: %w", dir, ctx.Err()), f.Close())
+		case <-tick.C:
+		}
+	}
+}
+
+// key is a digest over all that decides what a component is: how it is made,
+// what is locked for it, the sources it is compiled from, and the compiler.
+func (o Options) key(r recipe, toolchain string) (string, error) {
+	recipe, err := recipeDigest()
+	if err != nil {
+		return "", err
+	}
+	parts := []any{r.name, o.Arch, recipe, o.Lock.of(o.Arch, r.name, "")}
+	for _, p := range r.programs {
+		digest, err := p.sources(o.Source)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, toolchain, p.pkg, digest)
+	}
+	text, err := json.Marshal(parts)
+	return fmt.Sprintf("%x", sha256.Sum256(text)), err
+}
+
+func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, error) {
+	key, err := o.key(r, toolchain)
+	if err != nil {
+		return Built{}, err
+	}
 	note := filepath.Join(o.Cache, "components", r.name+"-"+o.Arch+".json")
 	ref := "seatrial/" + r.name
-	if b, ok := o.kept(ctx, note, ref, key); ok {
-		return b, nil
+	b, kept := o.kept(ctx, note, ref, key)
+	if kept {
+		return b, o.tell(r.name, b)
 	}
-	k := &kitchen{Options: o, ctx: ctx, name: r.name, apt: apt{dir: filepath.Join(o.Cache, "apt-"+o.Arch), arch: o.Arch}}
+	k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: newApt(o.Cache, o.Arch)}
 	o.Progress(r.name, "building")
+	b = Built{Ref: ref, Key: key}
+	if b.Inputs, err = k.inputs(); err != nil {
+		return Built{}, err
+	}
+	if b.Inputs, b.Unused, err = drift(o.Lock.of(o.Arch, r.name, ""), b.Inputs); err != nil {
+		return Built{}, err
+	}
+	if err := o.tell(r.name, b); err != nil {
+		return Built{}, err
+	}
 	files, err := r.make(k)
 	if err != nil {
 		return Built{}, err
@@ -118,7 +223,7 @@ func (o Options) one(ctx context.Context, r recipe, sources string) (Built, erro
 	if err != nil {
 		return Built{}, err
 	}
-	b := Built{Ref: ref, Digest: digest.String(), Key: key, Inputs: k.inputs}
+	b.Digest = digest.String()
 	text, err := json.MarshalIndent(b, "", "  ")
 	if err != nil {
 		return Built{}, err
@@ -128,6 +233,22 @@ func (o Options) one(ctx context.Context, r recipe, sources string) (Built, erro
 	}
 	o.Progress(r.name, "built")
 	return b, os.Rename(note+".new", note)
+}
+
+// tell says how a component differs from the lock, or refuses it for that.
+func (o Options) tell(name string, b Built) error {
+	differs := b.Drift()
+	if len(differs) == 0 {
+		return nil
+	}
+	if o.Locked {
+		return fmt.Errorf("it cannot be made as the lock file says:\n  %s\nan archive serves the newest version of a package and takes away the others: "+
+			"refresh the lock with seatrial components --update-lock, or build without --locked", strings.Join(differs, "\n  "))
+	}
+	for _, d := range differs {
+		o.Progress(name, "differs from the lock file: "+d)
+	}
+	return nil
 }
 
 // kept finds a component that was made of the same inputs before.
@@ -143,6 +264,46 @@ func (o Options) kept(ctx context.Context, note, ref, key string) (Built, bool) 
 	}
 	digest, err := im.Digest()
 	return b, err == nil && digest.String() == b.Digest
+}
+
+// UpdateLock finds the newest inputs of every component for both architectures
+// and returns the lock that names them. o.Arch, o.Names and o.Lock are not used.
+func UpdateLock(ctx context.Context, o Options) (Lock, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	alone, err := exclusive(ctx, filepath.Join(o.Cache, "components"))
+	if err != nil {
+		return nil, err
+	}
+	defer alone.Close()
+	toolchain, err := goVersion(ctx, o.Source, o.Cache)
+	if err != nil {
+		return nil, err
+	}
+	fresh := Lock{}
+	for _, o.Arch = range arches {
+		o.Lock = Lock{} // nothing is locked, so the newest is taken
+		a := newApt(o.Cache, o.Arch)
+		if err := a.update(ctx); err != nil {
+			return nil, err
+		}
+		for _, r := range recipes() {
+			o.Progress(r.name, "resolving for "+o.Arch)
+			k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: a}
+			inputs, err := k.inputs()
+			if err != nil {
+				return nil, fmt.Errorf("component %s for %s: %w", r.name, o.Arch, err)
+			}
+			for _, in := range inputs {
+				if in.Kind == kindDeb || in.Kind == kindGo {
+					fresh[o.Arch] = append(fresh[o.Arch], in)
+				}
+			}
+		}
+		fresh[o.Arch] = sortInputs(fresh[o.Arch])
+	}
+	return fresh, nil
 }
 
 // assemble makes an image of one layer.
@@ -173,22 +334,49 @@ func assemble(files []file, config v1.Config, arch string) (v1.Image, error) {
 // kitchen is what a recipe works with.
 type kitchen struct {
 	Options
-	ctx    context.Context // of this one build
-	name   string
-	apt    apt
-	inputs []Input
+	ctx       context.Context // of this one build
+	recipe    recipe
+	toolchain string
+	apt       apt
+	debs      []deb // fetched by inputs
 }
 
-// debs fetches packages and returns the files that want accepts.
-func (k *kitchen) debs(want func(string) bool, packages ...string) ([]file, error) {
-	k.Progress(k.name, fmt.Sprintf("fetching %v", packages))
-	debs, err := k.apt.fetch(k.ctx, packages...)
+// inputs gets everything the recipe asks for and lists it: the locked versions
+// if they are to be had, otherwise the newest.
+func (k *kitchen) inputs() ([]Input, error) {
+	digest, err := recipeDigest()
 	if err != nil {
 		return nil, err
 	}
+	name := k.recipe.name
+	out := []Input{{Component: name, Kind: kindRecipe, Name: name, Version: here, Digest: digest}}
+	if packages := k.recipe.packages(k.Arch); len(packages) > 0 {
+		k.Progress(name, "fetching "+strings.Join(packages, " "))
+		if k.debs, err = k.apt.get(k.ctx, k.Lock.of(k.Arch, name, kindDeb), k.recipe.wants, packages...); err != nil {
+			return nil, err
+		}
+		for _, d := range k.debs {
+			out = append(out, d.input(name))
+		}
+	}
+	for _, p := range k.recipe.programs {
+		found, err := k.modules(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, in := range found {
+			if !slices.Contains(out, in) {
+				out = append(out, in)
+			}
+		}
+	}
+	return out, nil
+}
+
+// files returns the files of the recipe's packages that want accepts.
+func (k *kitchen) files(want func(string) bool) ([]file, error) {
 	var out []file
-	for _, d := range debs {
-		k.inputs = append(k.inputs, d.input(k.name))
+	for _, d := range k.debs {
 		files, err := d.files(k.ctx, want)
 		if err != nil {
 			return nil, err
@@ -197,35 +385,3 @@ func (k *kitchen) debs(want func(string) bool, packages ...string) ([]file, erro
 	}
 	return out, nil
 }
-
-// program compiles one of our own programs.
-func (k *kitchen) program(pkg string) ([]byte, error) {
-	k.Progress(k.name, "compiling "+pkg)
-	digest, err := sourceDigest(k.Source)
-	if err != nil {
-		return nil, err
-	}
-	k.inputs = append(k.inputs, Input{k.name, "file", pkg, runtime.Version(), digest})
-	return goBuild(k.ctx, k.Source, k.Cache, k.Arch, pkg, "osusergo netgo", "-X main.build="+digest[7:19])
-}
-
-// containerd compiles one of containerd's programs.
-func (k *kitchen) containerd(program string) ([]byte, error) {
-	k.Progress(k.name, "compiling "+program)
-	version, err := moduleVersion(k.Source, containerdModule)
-	if err != nil {
-		return nil, err
-	}
-	sum, err := moduleSum(k.Source, containerdModule, version)
-	if err != nil {
-		return nil, err
-	}
-	in := Input{k.name, "go", containerdModule, version, sum}
-	if !slices.Contains(k.inputs, in) {
-		k.inputs = append(k.inputs, in)
-	}
-	return goBuild(k.ctx, k.Source, k.Cache, k.Arch, containerdModule+"/cmd/"+program, containerdTags,
-		"-X "+containerdModule+"/version.Version="+version)
-}
-
-var errNothing = errors.New("the package holds none of the files that are needed")

@@ -3,7 +3,6 @@ package component
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"debug/elf"
 	"fmt"
 	"path"
@@ -144,23 +143,13 @@ func prerequisites(m module, byName map[string]module) []module {
 	return out
 }
 
-// kernelFiles makes /kernel and /kernel.tar of Debian's cloud kernel.
-func kernelFiles(ctx context.Context, a apt) ([]file, []deb, error) {
-	debs, err := a.fetch(ctx, "linux-image-cloud-"+a.arch)
-	if err != nil {
-		return nil, nil, err
-	}
-	var image deb
-	for _, d := range debs {
-		if strings.HasPrefix(d.name, "linux-image-") && strings.Contains(d.name, "-cloud-") && d.name != "linux-image-cloud-"+a.arch {
-			image = d
-		}
-	}
-	found, err := image.files(ctx, func(name string) bool {
+// makeKernel makes /kernel and /kernel.tar of Debian's cloud kernel.
+func makeKernel(k *kitchen) ([]file, error) {
+	found, err := k.files(func(name string) bool {
 		return strings.HasPrefix(name, "boot/vmlinuz-") || strings.HasSuffix(name, ".ko") || path.Base(name) == "modules.builtin"
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var out, keep []file
 	all := map[string]module{}
@@ -173,7 +162,7 @@ func kernelFiles(ctx context.Context, a apt) ([]file, []deb, error) {
 		case strings.HasSuffix(f.name, ".ko"):
 			m, err := parseModule(f)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			all[m.name] = m
 		default:
@@ -182,7 +171,7 @@ func kernelFiles(ctx context.Context, a apt) ([]file, []deb, error) {
 	}
 	modules, err := closure(all, wanted)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, m := range modules {
 		keep = append(keep, m.file)
@@ -192,9 +181,9 @@ func kernelFiles(ctx context.Context, a apt) ([]file, []deb, error) {
 		file{name: root + "/modules.alias", mode: 0o644, data: []byte(alias)})
 	packed, err := pack(keep)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return append(out, file{name: "kernel.tar", mode: 0o644, data: packed}), debs, nil
+	return append(out, file{name: "kernel.tar", mode: 0o644, data: packed}), nil
 }
 
 // pack writes files as a tar archive, the same bytes for the same files.
