@@ -103,10 +103,10 @@ func (o *options) host(ctx context.Context) (harness.Host, error) {
 	return h, nil
 }
 
-// loadSpec reads the YAML file that was given, or the YAML that ships.
-func loadSpec(args []string) (*images.Spec, error) {
+// loadSpec reads the YAML file that was given, or the YAML that ships, for arch.
+func loadSpec(arch string, args []string) (*images.Spec, error) {
 	if len(args) == 0 {
-		return images.ParseSpec("default.yml", images.Default())
+		return images.ParseSpec("default.yml", images.DefaultFor(arch))
 	}
 	spec, err := images.LoadSpec(args[0])
 	if err == nil {
@@ -128,7 +128,7 @@ func loadSpec(args []string) (*images.Spec, error) {
 // image builds the image of a YAML file, or of the YAML that ships, and the
 // components of ours that it names and that are not up to date.
 func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
-	spec, err := loadSpec(args)
+	spec, err := loadSpec(o.arch, args)
 	if err != nil {
 		return nil, err
 	}
