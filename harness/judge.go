@@ -134,7 +134,7 @@ func (m *Machine) silence() string {
 	quiet := m.patience.Quiet.Round(time.Second)
 	lines := m.log.Lines()
 	if len(lines) == 0 {
-		return fmt.Sprintf("not one byte came on %s in %v", consoleName(m.host.Arch), quiet)
+		return fmt.Sprintf("not one byte came on %s in %v", m.terminal(), quiet)
 	}
 	text := ""
 	for _, l := range slices.Backward(lines) {

@@ -105,7 +105,7 @@ func (m *Machine) start(ctx context.Context, config qemu.Config, t *template) er
 	m.log = console.NewLog(console.Options{
 		Rules:   m.plan.Rules,
 		Clock:   func() time.Duration { return time.Since(m.began) },
-		Console: consoleName(m.host.Arch),
+		Console: m.terminal(),
 		Stamped: stamped,
 	})
 	m.log.Expect(m.plan.Expect...)
@@ -189,6 +189,12 @@ func (m *Machine) notify() {
 		}
 		<-changed
 	}
+}
+
+// terminal is the guest's name of the line the harness listens on.
+func (m *Machine) terminal() string {
+	name, _, _ := m.plan.terminals(m.host.Arch)
+	return name
 }
 
 // Console is the machine's console log.

@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
@@ -65,22 +66,36 @@ func (p Patience) scaled(by float64) Patience {
 	}
 }
 
-// consoleName is the terminal the harness listens on: the first UART of the
-// architecture's board under QEMU.
-func consoleName(arch string) string {
-	if arch == "arm64" {
-		return "ttyAMA0"
+// terminals are the names of the line the harness listens on and of the
+// agent's, and what carries them.
+//
+// The harness listens where the image speaks. On arm64 that is ttyAMA0, unless
+// the command line names only ttyS0, as one that was written for amd64 does:
+// then the machine gets a serial card, which is ttyS0, and the image works as
+// it is. (The kernel finds the card later than the board's own line, and then
+// prints all it has said before.) A ttyS0 that is a console beside ttyAMA0 must
+// not be the agent's line.
+func (p Plan) terminals(arch string) (console, agent string, serial qemu.Serial) {
+	console = images.SerialLine(arch)
+	if arch != "arm64" {
+		return console, "ttyS1", qemu.SerialBoard
 	}
-	return "ttyS0"
+	consoles := images.ParseCmdline(p.line()).Consoles()
+	switch card := slices.Contains(consoles, "ttyS0"); {
+	case card && !slices.Contains(consoles, console):
+		return "ttyS0", "ttyS1", qemu.SerialCard
+	case card:
+		return console, "ttyS1", qemu.SerialSpare
+	}
+	return console, "ttyS0", qemu.SerialBoard
 }
 
-// agentTerminal is the second UART, which carries the agent. On arm64's virt
-// board it is a PCI card, whose 8250 driver calls it ttyS0.
-func agentTerminal(arch string) string {
-	if arch == "arm64" {
-		return "ttyS0"
+// line is the command line before the harness adds to it.
+func (p Plan) line() string {
+	if p.Cmdline != "" {
+		return p.Cmdline
 	}
-	return "ttyS1"
+	return p.Image.Cmdline
 }
 
 // cmdline is the image's own command line with what the harness cannot do
@@ -89,15 +104,12 @@ func agentTerminal(arch string) string {
 // into an end of QEMU instead of a machine that hangs
 // (Documentation/admin-guide/kernel-parameters.txt, panic=).
 func (p Plan) cmdline(arch string) string {
-	line := p.Cmdline
-	if line == "" {
-		line = p.Image.Cmdline
-	}
 	words := []string{"panic=-1", boot.DevKmsgWord}
 	if !p.NoAgent {
-		words = append(words, boot.AgentWord+agentTerminal(arch))
+		_, agent, _ := p.terminals(arch)
+		words = append(words, boot.AgentWord+agent)
 	}
-	return images.ParseCmdline(line).With(words...).String()
+	return images.ParseCmdline(p.line()).With(words...).String()
 }
 
 // config turns the plan into QEMU's configuration on this host.
@@ -109,8 +121,9 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		return qemu.Config{}, fmt.Errorf("machine %s: image %s is for %s, the host was surveyed for %s",
 			p.Name, p.Image.Name, p.Image.Arch, h.Arch)
 	}
+	_, _, serial := p.terminals(h.Arch)
 	c := qemu.Config{
-		Name: p.Name, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
+		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
 		Disks: p.Disks, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,

@@ -17,6 +17,22 @@ var defaultYAML []byte
 // Default is the YAML of the image that ships, as it is in images/default.yml.
 func Default() []byte { return []byte(string(defaultYAML)) }
 
+// DefaultFor is Default with the architecture's own name for the serial line.
+// The YAML that ships is written for amd64 and is the only one in which a name
+// is replaced: the command line of any other YAML is passed on as it is.
+func DefaultFor(arch string) []byte {
+	return []byte(strings.ReplaceAll(string(defaultYAML), SerialLine("amd64"), SerialLine(arch)))
+}
+
+// SerialLine is what Linux calls the first serial line of the board that QEMU
+// emulates for an architecture: a 16550 on amd64, a PL011 on arm64's virt.
+func SerialLine(arch string) string {
+	if arch == "arm64" {
+		return "ttyAMA0"
+	}
+	return "ttyS0"
+}
+
 // Image is a built image: files on the host that QEMU can boot.
 type Image struct {
 	Name   string // of the spec

@@ -43,18 +43,10 @@ func (l *linter) warn(at, text, hint string) {
 	l.found = append(l.found, d.problems...)
 }
 
-// serial is the first UART of the architecture's board under QEMU.
-func serial(arch string) string {
-	if arch == "arm64" {
-		return "ttyAMA0"
-	}
-	return "ttyS0"
-}
-
 // console: /dev/console is the last console= that registers. If that is not
 // the serial line it shows the kernel and nothing of init and containerd.
 func (l *linter) console() {
-	want, have := serial(l.arch), ParseCmdline(l.spec.Kernel.Cmdline).Consoles()
+	want, have := SerialLine(l.arch), ParseCmdline(l.spec.Kernel.Cmdline).Consoles()
 	switch {
 	case len(have) == 0:
 		l.warn("kernel.cmdline", "has no console=", fmt.Sprintf("add console=%s, or the serial line stays silent", want))

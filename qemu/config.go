@@ -22,11 +22,24 @@ type Config struct {
 	Cmdline   string   // kernel command line
 	Disks     []Disk   // virtio block devices, in order
 	Agent     bool     // a second UART, for the agent
+	Serial    Serial   // of arm64: what the serial line is
 	RAM       RAM      // where the guest's memory lies; zero: nowhere in particular
 	Incoming  bool     // do not start, wait for the state of a saved machine: see VM.Load
 	Dir       string   // for qemu.stderr and qmp.jsonl; empty: they are not kept
 	Extra     []string // further arguments, passed as they are
 }
+
+// Serial says what carries the serial line of an arm64 machine. The virt board
+// has one UART; every other serial line is a PCI card. On amd64 it has no
+// meaning: that board has both UARTs.
+type Serial int
+
+// The serial lines of arm64, by the names that Linux gives them.
+const (
+	SerialBoard Serial = iota // the board's UART, ttyAMA0; the agent's is ttyS0
+	SerialCard                // a card, ttyS0; the agent's is ttyS1
+	SerialSpare               // the board's UART, ttyAMA0; ttyS0 leads nowhere, the agent's is ttyS1
+)
 
 // Disk is a virtio block device.
 type Disk struct {
@@ -122,16 +135,8 @@ func (c Config) Command() (*Command, error) {
 	}
 	args = append(args,
 		"-chardev", "socket,id=monitor,fd="+phMonitor, "-mon", "chardev=monitor,mode=control",
-		"-chardev", "serial,id=serial,path="+phSerial, "-serial", "chardev:serial",
 		"-kernel", c.Kernel)
-	if c.Agent {
-		args = append(args, "-chardev", "serial,id=agent,path="+phAgent)
-		if c.Arch == "arm64" { // the virt board has one UART; a second is a PCI card
-			args = append(args, "-device", "pci-serial,chardev=agent")
-		} else {
-			args = append(args, "-serial", "chardev:agent")
-		}
-	}
+	args = append(args, c.lines()...)
 	if c.Initrd != "" {
 		args = append(args, "-initrd", c.Initrd)
 	}
@@ -142,6 +147,29 @@ func (c Config) Command() (*Command, error) {
 		args = append(args, d.args(i)...)
 	}
 	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
+}
+
+// lines are the serial lines. Linux numbers cards in the order of their slots.
+func (c Config) lines() []string {
+	args := []string{"-chardev", "serial,id=serial,path=" + phSerial}
+	card := func(chardev string) []string { return []string{"-device", "pci-serial,chardev=" + chardev} }
+	switch {
+	case c.Arch == "arm64" && c.Serial == SerialCard:
+		args = append(args, card("serial")...)
+	case c.Arch == "arm64" && c.Serial == SerialSpare:
+		args = append(args, "-serial", "chardev:serial", "-chardev", "null,id=spare")
+		args = append(args, card("spare")...)
+	default:
+		args = append(args, "-serial", "chardev:serial")
+	}
+	if !c.Agent {
+		return args
+	}
+	args = append(args, "-chardev", "serial,id=agent,path="+phAgent)
+	if c.Arch == "arm64" {
+		return append(args, card("agent")...)
+	}
+	return append(args, "-serial", "chardev:agent")
 }
 
 func machine(arch string) string {

@@ -65,6 +65,39 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// On arm64 the first card is ttyS0: the order of the cards is what the guest's
+// names of them depend on.
+func TestSerialLinesOfArm64(t *testing.T) {
+	kernel := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(kernel, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for serial, want := range map[Serial][]string{
+		SerialBoard: {"chardev:serial", "pci-serial,chardev=agent"},
+		SerialCard:  {"pci-serial,chardev=serial", "pci-serial,chardev=agent"},
+		SerialSpare: {"chardev:serial", "pci-serial,chardev=spare", "pci-serial,chardev=agent"},
+	} {
+		for _, agent := range []bool{true, false} {
+			c, err := Config{Binary: "qemu", Arch: "arm64", Kernel: kernel, Agent: agent, Serial: serial}.Command()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range c.Args {
+				if strings.HasPrefix(a, "pci-serial,") || strings.HasPrefix(a, "chardev:") {
+					got = append(got, a)
+				}
+			}
+			if !agent {
+				got = append(got, "pci-serial,chardev=agent")
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("serial %d, agent %v: %q, want %q", serial, agent, got, want)
+			}
+		}
+	}
+}
+
 func TestCommandListsEveryProblem(t *testing.T) {
 	_, err := Config{Arch: "pdp11", MemoryMiB: 8, Kernel: "/nowhere/kernel", Cmdline: "a\nb", Disks: []Disk{{Path: "/nowhere/disk", Format: "vhd"}}}.Command()
 	if err == nil {

@@ -8,11 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/seatrial/seatrial"
 	"github.com/seatrial/seatrial/images/component"
 )
 
 func componentsCommand(o *options) *cobra.Command {
-	var locked, update, asJSON bool
+	var asJSON, update bool
 	cmd := &cobra.Command{
 		Use:   "components [name...]",
 		Short: "Build the component images that are not up to date",
@@ -30,18 +31,20 @@ writes ` + component.LockPath + ` and shows what changed.`,
 		Example: `  seatrial components                      # all of them
   seatrial components kernel init          # these two
   seatrial components --arch arm64 --json  # with what each was made of
-  seatrial components --update-lock        # in a checkout: the newest inputs`,
+  seatrial components --update-lock        # what is newer than the lock file`,
 		ValidArgs: component.Names(),
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if update && len(args) > 0 {
-				return misusef("--update-lock refreshes the lock of all components: name none")
+			if update {
+				return updateLock(cmd.Context(), o, args)
 			}
 			if len(args) == 0 {
 				args = component.Names()
 			}
-			built, err := o.componentsVerb(cmd.Context(), args, locked, update)
-			if err != nil || update {
+			d := newDisplay(os.Stderr)
+			built, err := o.components(cmd.Context(), args, d)
+			d.close()
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -54,32 +57,19 @@ writes ` + component.LockPath + ` and shows what changed.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write reference, digest and inputs of each as JSON")
-	cmd.Flags().BoolVar(&locked, "locked", false, "fail if a component cannot be made as the lock file says")
+	cmd.Flags().BoolVar(&o.locked, "locked", false, "fail if a component cannot be made as the lock file says")
 	cmd.Flags().BoolVar(&update, "update-lock", false, "refresh the lock file for both architectures and show the difference")
 	cmd.MarkFlagsMutuallyExclusive("locked", "update-lock")
 	cmd.MarkFlagsMutuallyExclusive("json", "update-lock")
 	return cmd
 }
 
-// componentsVerb builds the components named, or refreshes the lock.
-func (o *options) componentsVerb(ctx context.Context, names []string, locked, update bool) ([]component.Built, error) {
-	d := newDisplay(os.Stderr)
-	defer d.close()
-	c, err := o.componentOptions(names, d)
-	if err != nil {
-		return nil, err
-	}
-	if update {
-		c.Names = nil
-		return nil, updateLock(ctx, c)
-	}
-	c.Locked = locked
-	return buildComponents(ctx, c)
-}
-
 // updateLock refreshes the lock file of the checkout it is called in. An
 // error, or an interruption, leaves the file as it was.
-func updateLock(ctx context.Context, o component.Options) error {
+func updateLock(ctx context.Context, o *options, names []string) error {
+	if len(names) > 0 {
+		return errors.New("--update-lock refreshes the lock of all components: name none")
+	}
 	text, err := os.ReadFile(component.LockPath)
 	if err != nil {
 		return fmt.Errorf("--update-lock works on the file %s of a checkout of seatrial: change into its folder: %w", component.LockPath, err)
@@ -88,7 +78,16 @@ func updateLock(ctx context.Context, o component.Options) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := component.UpdateLock(ctx, o)
+	cache, err := o.cacheDir()
+	if err != nil {
+		return err
+	}
+	d := newDisplay(os.Stderr)
+	fresh, err := component.UpdateLock(ctx, component.Options{
+		Cache: cache, Source: seatrial.Source, Progress: func(name, step string) { d.set("lock", name+": "+step) },
+	})
+	d.drop("lock")
+	d.close()
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ problem.`,
 // lint returns what is wrong with a file, or, if it can be built, what in it is
 // seldom meant; the error is for one that cannot be read.
 func lint(file, arch string) ([]finding, error) {
-	spec, err := loadSpec([]string{file})
+	spec, err := loadSpec(arch, []string{file})
 	var wrong *images.SpecError
 	var problems []images.Problem
 	switch {

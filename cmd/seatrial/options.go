@@ -24,6 +24,7 @@ import (
 type options struct {
 	cache    string
 	arch     string
+	locked   bool // components must be as the lock file says
 	attended bool // a supervisor holds the terminal; see terminal.go
 	begun    bool // flags and arguments were good
 }
@@ -102,10 +103,10 @@ func (o *options) host(ctx context.Context) (harness.Host, error) {
 	return h, nil
 }
 
-// loadSpec reads the YAML file that was given, or the YAML that ships.
-func loadSpec(args []string) (*images.Spec, error) {
+// loadSpec reads the YAML file that was given, or the YAML that ships, for arch.
+func loadSpec(arch string, args []string) (*images.Spec, error) {
 	if len(args) == 0 {
-		return images.ParseSpec("default.yml", images.Default())
+		return images.ParseSpec("default.yml", images.DefaultFor(arch))
 	}
 	spec, err := images.LoadSpec(args[0])
 	if err == nil {
@@ -127,7 +128,7 @@ func loadSpec(args []string) (*images.Spec, error) {
 // image builds the image of a YAML file, or of the YAML that ships, and the
 // components of ours that it names and that are not up to date.
 func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
-	spec, err := loadSpec(args)
+	spec, err := loadSpec(o.arch, args)
 	if err != nil {
 		return nil, err
 	}
@@ -174,32 +175,17 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 	if len(names) == 0 {
 		return nil, nil
 	}
-	c, err := o.componentOptions(names, d)
+	cache, err := o.cacheDir()
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		for _, name := range names {
-			d.drop("component " + name)
-		}
-	}()
-	return buildComponents(ctx, c)
-}
-
-// componentOptions is how components are built: in our cache, with their
-// progress on the display.
-func (o *options) componentOptions(names []string, d *display) (component.Options, error) {
-	cache, err := o.cacheDir()
-	if err != nil {
-		return component.Options{}, err
-	}
 	store, err := images.OpenStore(filepath.Join(cache, "store"))
 	if err != nil {
-		return component.Options{}, remedy(err, "--cache")
+		return nil, remedy(err, "--cache")
 	}
 	under := ""
-	return component.Options{
-		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names,
+	built, err := component.Build(ctx, component.Options{
+		Arch: o.arch, Store: store, Cache: cache, Source: seatrial.Source, Names: names, Locked: o.locked,
 		Progress: func(name, step string) {
 			if under != name {
 				d.drop("component " + under)
@@ -207,13 +193,15 @@ func (o *options) componentOptions(names []string, d *display) (component.Option
 			under = name
 			d.set("component "+name, step)
 		},
-	}, nil
-}
-
-func buildComponents(ctx context.Context, c component.Options) ([]component.Built, error) {
-	built, err := component.Build(ctx, c)
+	})
+	d.drop("component " + under)
 	if err != nil {
 		return nil, fmt.Errorf("%w; seatrial doctor says what this host lacks", remedy(err, "--cache"))
+	}
+	for _, b := range built {
+		for _, differs := range b.Drift() {
+			d.say("component %s differs from the lock file: %s", b.Ref, differs)
+		}
 	}
 	return built, nil
 }

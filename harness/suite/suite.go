@@ -195,7 +195,7 @@ func (s *Suite) Default(ctx ginkgo.SpecContext) *images.Image {
 // DefaultSpec is the specification of the image that ships, for a spec that
 // wants to change something about it.
 func (s *Suite) DefaultSpec() *images.Spec {
-	spec, err := images.ParseSpec("default.yml", images.Default())
+	spec, err := images.ParseSpec("default.yml", images.DefaultFor(s.world.Host.Arch))
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return spec
 }
