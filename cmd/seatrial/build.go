@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -38,8 +39,10 @@ brought up to date first.`,
 			if err != nil {
 				return err
 			}
+			undo := foldersToMake(filepath.Clean(dir))
 			paths, err := im.Export(dir, im.Name)
 			if err != nil {
+				undo()
 				return remedy(err, "-o")
 			}
 			if asJSON {

@@ -120,7 +120,7 @@ func (d *display) draw(b *strings.Builder) {
 	for _, r := range rows {
 		line(fmt.Sprintf("%s %s  %s", d.paint("2", fmt.Sprintf("%6s", seconds(time.Since(r.began)))), d.paint("1", r.key), r.text))
 	}
-	if len(d.rows) > 0 || d.status != "" {
+	if d.status != "" {
 		line(d.paint("2", fmt.Sprintf("%6s", seconds(time.Since(d.began)))) + " " + d.status)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"syscall"
 
@@ -69,8 +70,10 @@ func errorStatus(err error) int {
 
 // hostFailed reports whether the error is one that no other request would have avoided.
 func hostFailed(err error) bool {
-	var network net.Error
-	if errors.As(err, &network) {
+	// Not net.Error: every syscall.Errno is one.
+	var network *net.OpError
+	var request *url.Error
+	if errors.As(err, &network) || errors.As(err, &request) {
 		return true
 	}
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.ENOMEM} {

@@ -149,7 +149,7 @@ func (o *options) boot(ctx context.Context, h harness.Host, plan harness.Plan, e
 	err = interact(ctx, h, plan, escape)
 	var f *harness.Failure
 	if err != nil && (!errors.As(err, &f) || f.Class != reports.Misuse) {
-		return errors.Join(err, folder.release())
+		return errors.Join(remedy(err, "--cache"), folder.release())
 	}
 	return errors.Join(err, folder.discard())
 }

@@ -26,7 +26,7 @@ type runFolder struct {
 	out  string // absolute
 	Dir  string // absolute
 	lock *os.File
-	made bool // out was not there before
+	undo func() // removes the folders that were made for it, if they are empty
 }
 
 // newRun makes the folder of a new run below out and removes all but the last
@@ -36,19 +36,18 @@ func newRun(out string) (*runFolder, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &runFolder{out: out}
-	if _, err := os.Stat(out); errors.Is(err, fs.ErrNotExist) {
-		r.made = true
-	}
+	runs := filepath.Join(out, "runs")
+	r := &runFolder{out: out, undo: foldersToMake(runs)}
 	if info, err := os.Lstat(r.latest()); err == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return nil, misusef("%s is in the way: it is not a link that seatrial made; move it away, or choose another folder with --out", r.latest())
 	}
-	runs := filepath.Join(out, "runs")
 	if err := os.MkdirAll(runs, 0o755); err != nil {
+		r.undo()
 		return nil, fmt.Errorf("run folder: %w", remedy(err, "--out"))
 	}
 	r.Dir = filepath.Join(runs, fmt.Sprintf("%s-%d", time.Now().UTC().Format("20060102T150405"), os.Getpid()))
 	if err := os.Mkdir(r.Dir, 0o755); err != nil {
+		r.undo()
 		return nil, fmt.Errorf("run folder: %w", remedy(err, "--out"))
 	}
 	if r.lock, err = lockFolder(r.Dir); err != nil {
@@ -81,11 +80,29 @@ func (r *runFolder) release() error { return r.lock.Close() }
 // for it.
 func (r *runFolder) discard() error {
 	err := errors.Join(os.RemoveAll(r.Dir), r.lock.Close())
-	// They stay if anything else is in them: that is why errors mean nothing here.
-	if os.Remove(filepath.Dir(r.Dir)) == nil && r.made {
-		_ = os.Remove(r.out)
-	}
+	r.undo()
 	return err
+}
+
+// foldersToMake returns what takes away those of a folder and its parents that
+// are not there now, as far as they are empty by then.
+func foldersToMake(dir string) (undo func()) {
+	var missing []string
+	for {
+		if _, err := os.Lstat(dir); err == nil {
+			break
+		}
+		missing = append(missing, dir)
+		if dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return func() {
+		for _, d := range missing {
+			_ = os.Remove(d) // one that holds something, or was never made, is no error
+		}
+	}
 }
 
 // lockFolder locks a folder against everyone who asks; it does not wait.

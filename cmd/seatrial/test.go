@@ -69,10 +69,10 @@ func (o *options) test(ctx context.Context, args []string, out string, d *displa
 	}
 	run, err := proveImage(ctx, h, im, folder.Dir, d)
 	if err == nil {
-		err = remedy(reports.WriteAll(folder.Dir, run), "--out")
+		err = reports.WriteAll(folder.Dir, run)
 	}
 	if err != nil {
-		return run, errors.Join(err, folder.discard())
+		return run, errors.Join(remedy(err, "--out"), folder.discard())
 	}
 	return run, folder.publish()
 }
