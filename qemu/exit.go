@@ -35,6 +35,8 @@ func (v *VM) Exit() Exit {
 		if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			e.Signal = signalName(ws.Signal())
 		}
+		// The process has ended, and its reason may still lie in the socket.
+		<-v.qmp.gone
 	}
 	for _, event := range v.qmp.past() {
 		if event.Event == "SHUTDOWN" {
