@@ -71,12 +71,15 @@ func (l *linter) phases() {
 		l.warn("init", "names no image", "the machine has no init: add one, such as seatrial/init")
 		return
 	}
+	runtimes, containerd := []string{"runc", "crun"}, []string{"containerd"}
 	for _, phase := range []struct {
-		key, program string
-		items        []Container
-	}{{"onboot", "runc", s.Onboot}, {"onshutdown", "runc", s.Onshutdown}, {"services", "containerd", s.Services}, {"services", "runc", s.Services}} {
-		if len(phase.items) > 0 && !has(phase.program) {
-			l.warn(phase.key, fmt.Sprintf("no image of init is called %s", phase.program), fmt.Sprintf("add one, such as seatrial/%s: without it these containers are never started", phase.program))
+		key      string
+		programs []string // one of them is needed
+		items    []Container
+	}{{"onboot", runtimes, s.Onboot}, {"onshutdown", runtimes, s.Onshutdown}, {"services", containerd, s.Services}, {"services", runtimes, s.Services}} {
+		if len(phase.items) > 0 && !slices.ContainsFunc(phase.programs, has) {
+			l.warn(phase.key, fmt.Sprintf("no image of init is called %s", strings.Join(phase.programs, " or ")),
+				fmt.Sprintf("add one, such as seatrial/%s: without it these containers are never started", phase.programs[0]))
 		}
 	}
 }

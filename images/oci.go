@@ -48,7 +48,7 @@ func ociConfig(s Settings, image v1.Config, known names) (*specs.Spec, error) {
 		return nil, err
 	}
 	return &specs.Spec{
-		Version:     specs.Version,
+		Version:     specVersion(mounts),
 		Process:     process,
 		Root:        &specs.Root{Path: "rootfs", Readonly: isTrue(s.Readonly)},
 		Hostname:    str(s.Hostname),
@@ -56,6 +56,18 @@ func ociConfig(s Settings, image v1.Config, known names) (*specs.Spec, error) {
 		Linux:       linux,
 		Annotations: s.Annotations,
 	}, nil
+}
+
+// specVersion is the oldest version of the specification that has all we use:
+// a runtime refuses a bundle of a version that it does not know, whatever is
+// in it. Only mappings of ids on mounts came later (runtime-spec 1.1, config.md).
+func specVersion(mounts []specs.Mount) string {
+	for _, m := range mounts {
+		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+			return "1.1.0"
+		}
+	}
+	return "1.0.2"
 }
 
 func process(s Settings, ids map[string]uint32) (*specs.Process, error) {

@@ -57,6 +57,7 @@ func recipes() []recipe {
 			wants: func(name string) bool { return strings.HasPrefix(name, "linux-image-6") }},
 		{name: "init", make: makeInit, programs: []program{own("init", "boot", "boot/guest"), own("service", "boot", "boot/guest")}},
 		{name: "runc", debs: []string{"runc"}, make: makeRunc},
+		{name: "crun", debs: []string{"crun"}, make: makeCrun},
 		{name: "containerd", make: makeContainerd, programs: []program{
 			containerdProgram("containerd"), containerdProgram("containerd-shim-runc-v2"), containerdProgram("ctr")}},
 		{name: "busybox", debs: busybox, make: makeBusybox, config: v1.Config{Cmd: []string{"/bin/sh"}, Env: searchPath}},
@@ -121,6 +122,14 @@ func makeContainerd(k *kitchen) ([]file, error) {
 // packages carry locales, converters and manuals as well.
 func makeRunc(k *kitchen) ([]file, error) {
 	return k.dynamic(map[string]string{"usr/sbin/runc": "usr/bin/runc"})
+}
+
+// makeCrun is makeRunc for crun, which knows runc's command line and is an
+// eighth of its work under emulation: it is C, and does not start itself anew
+// for each container. Init and the shim call it by runc's name.
+func makeCrun(k *kitchen) ([]file, error) {
+	files, err := k.dynamic(map[string]string{"usr/bin/crun": "usr/bin/crun"})
+	return append(files, file{name: "usr/bin/runc", mode: 0o777, link: "crun"}), err
 }
 
 // dynamic takes programs out of the packages, each to where the map says, with
