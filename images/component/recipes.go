@@ -124,9 +124,9 @@ func makeRunc(k *kitchen) ([]file, error) {
 	return k.dynamic(map[string]string{"usr/sbin/runc": "usr/bin/runc"})
 }
 
-// makeCrun is makeRunc for crun, which knows runc's command line and is an
-// eighth of its work under emulation: it is C, and does not start itself anew
-// for each container. Init and the shim call it by runc's name.
+// makeCrun is makeRunc for crun, which knows runc's command line and is far less
+// work under emulation: it is C, and does not start itself anew for each
+// container. Init and the shim call it by runc's name.
 func makeCrun(k *kitchen) ([]file, error) {
 	files, err := k.dynamic(map[string]string{"usr/bin/crun": "usr/bin/crun"})
 	return append(files, file{name: "usr/bin/runc", mode: 0o777, link: "crun"}), err
