@@ -1,6 +1,6 @@
 # Everyday commands; CONTRIBUTING.md explains them.
 
-.PHONY: build setup check test
+.PHONY: build setup qualify bench check test
 
 build:
 	go build -o bin/ ./cmd/...
@@ -8,6 +8,15 @@ build:
 # Installs what is missing on Debian and Ubuntu; elsewhere says what to install.
 setup: build
 	bin/seatrial doctor --install
+
+# Installs what is missing, builds the images, runs the suite, reports to out/latest.
+# More for the verb: make qualify ARGS='--focus "powers off"'
+qualify: build
+	bin/seatrial qualify $(ARGS)
+
+# Figures to out/bench.json; make bench BENCH=boot for one group.
+bench: build
+	bin/seatrial bench $(BENCH)
 
 # Formatting, vet, linter.
 check:

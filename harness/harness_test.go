@@ -206,3 +206,44 @@ func TestBootRefuses(t *testing.T) {
 		t.Errorf("wrong architecture: %v", err)
 	}
 }
+
+// A machine that is attended needs no agent, has no deadline and succeeds only
+// by powering itself off; its bytes are passed on until the listener fails.
+func TestAttend(t *testing.T) {
+	h := host(t)
+	refuses := &refusing{after: 1}
+	m, err := Boot(t.Context(), h, Plan{
+		Name: "m", Image: guest(t, "[    0.0] Linux version 6.1\r\n[    1.0] x\r\n", true), NoInitrd: true, NoAgent: true,
+		MemoryMiB: 64, Dir: t.TempDir(), Echo: refuses, Patience: Patience{Quiet: time.Nanosecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f *Failure
+	if _, err := m.Exec(t.Context(), "true"); !errors.As(err, &f) || f.Class != reports.Misuse {
+		t.Errorf("exec without an agent: %v", err)
+	}
+	if err := m.Attend(t.Context()); !errors.As(err, &f) || f.Class != reports.Guest || !strings.Contains(f.Title, "the machine reset") {
+		t.Errorf("got %v", err)
+	}
+	if n := len(m.Console().Lines()); n != 2 {
+		t.Errorf("%d lines in the log: a listener that fails must not harm it", n)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if refuses.asked != 2 {
+		t.Errorf("the listener was given %d writes, want one that it takes and one that it refuses", refuses.asked)
+	}
+}
+
+// refusing is a listener that fails after some writes.
+type refusing struct{ after, asked int }
+
+func (r *refusing) Write(p []byte) (int, error) {
+	r.asked++
+	if r.asked > r.after {
+		return 0, errors.New("gone")
+	}
+	return len(p), nil
+}
