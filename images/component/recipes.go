@@ -74,12 +74,12 @@ func recipes() []recipe {
 		mountRecipe(),
 		{name: "sysctl", debs: busybox, make: makeSysctl, config: v1.Config{
 			Cmd: []string{"/usr/bin/sysctl.sh"}, Env: searchPath, Labels: setup(`{
-"capabilities": ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"], "net": "host", "ipc": "host", "uts": "host", "readonly": true,
+"capabilities": ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"], "net": "host", "ipc": "host", "uts": "host",
 "binds": ["/etc:/hostroot/etc:ro"]}`)}},
 		{name: "dhcp", debs: busybox, make: makeDHCP, config: v1.Config{
 			Cmd: []string{"/usr/bin/dhcp.sh"}, Env: searchPath, Labels: setup(`{
-"capabilities": ["CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"], "net": "host", "readonly": true,
-"binds": ["/run:/run", "/etc:/hostroot/etc:ro"]}`)}},
+"capabilities": ["CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"], "net": "host",
+"binds": ["/run:/run"]}`)}},
 	}
 }
 
