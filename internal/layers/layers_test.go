@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"boot/guest/cmd/init":    {"boot", "boot/guest"},
 	"boot/guest/cmd/mountie": {"boot/guest/disk"},
 	"boot/guest/cmd/service": {"boot", "boot/guest"},
+	"boot/guest/cmd/floor":   {"boot", "boot/guest"},
 	"images":                 {"boot"},
 	"images/component":       {"boot", "images"},
 	"qemu":                   {},
@@ -42,7 +43,7 @@ var mayImport = map[string][]string{
 var only = map[string][]string{
 	"github.com/onsi/ginkgo":           {"harness/suite", "cases"},
 	"github.com/onsi/gomega":           {"harness/suite", "cases"},
-	"github.com/containerd/containerd": {"boot/guest/cmd/service"},
+	"github.com/containerd/containerd": {"boot/guest/cmd/service", "boot/guest/cmd/floor"},
 	"github.com/digitalocean/go-qemu":  {"qemu"},
 	"github.com/spf13/cobra":           {"cmd/seatrial"},
 	"testing":                          {"qemu/qemutest", "harness/suite", "cases"},

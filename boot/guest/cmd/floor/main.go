@@ -1,0 +1,132 @@
+//go:build linux
+
+// Command floor is what the shipped init is measured against, and nothing to
+// boot a machine with: the least that brings containerd and the services up.
+// It mounts what containerd needs, starts it directly, and creates all tasks
+// through its API at once. It supervises nothing, says nothing, reaps nothing.
+//
+// Installed as /init it ends with one event, Ready, for the harness.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/boot/guest"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		os.Exit(1) // called as modprobe, which is a link to the same file
+	}
+	sys := guest.Linux{}
+	err := bringUp(sys)
+	e := boot.Event{At: boot.Ready, State: boot.Done}
+	if err != nil {
+		e.State, e.Detail = boot.Failed, err.Error()
+	}
+	kmsg, err := guest.OpenKmsg()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "floor:", err)
+		os.Exit(1)
+	}
+	guest.NewSpeaker("floor", os.Stderr, kmsg, sys.Uptime).Event(e)
+	select {}
+}
+
+func bringUp(sys guest.System) error {
+	if err := guest.LeaveRootfs(sys); err != nil {
+		return err
+	}
+	for _, m := range [][2]string{
+		{"/proc", "proc"}, {"/sys", "sysfs"}, {"/sys/fs/cgroup", "cgroup2"}, {"/dev", "devtmpfs"},
+		{"/run", "tmpfs"}, {"/tmp", "tmpfs"}, {"/var", "tmpfs"},
+	} {
+		if err := sys.Mount(m[1], m[0], m[1], 0, ""); err != nil {
+			return fmt.Errorf("%s: %w", m[0], err)
+		}
+	}
+	for _, d := range []string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/var/log", "/var/lib"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	dir, err := guest.ModulesDir()
+	if err != nil {
+		return err
+	}
+	modules, err := guest.ReadModules(dir)
+	if err != nil {
+		return err
+	}
+	if err := modules.Modprobe(sys, "overlay", ""); err != nil {
+		return err
+	}
+	if err := os.Setenv("PATH", "/usr/bin:/usr/sbin:/bin:/sbin"); err != nil {
+		return err
+	}
+	stdio := &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}}
+	if _, err := os.StartProcess(boot.ContainerdPath, []string{boot.ContainerdPath}, stdio); err != nil {
+		return err
+	}
+	for guest.Answers(boot.ContainerdSocket) != nil {
+		time.Sleep(5 * time.Millisecond) // it tells nobody; a floor may look often
+	}
+	return startAll(sys)
+}
+
+// startAll creates every task at once.
+func startAll(sys guest.System) error {
+	c, err := client.New(boot.ContainerdSocket)
+	if err != nil {
+		return err
+	}
+	bundles, problems := guest.ReadBundles(boot.ServicesDir)
+	ctx := namespaces.WithNamespace(context.Background(), boot.Namespace)
+	var wg sync.WaitGroup
+	for i, b := range bundles {
+		wg.Go(func() {
+			if err := start(ctx, c, sys, b); err != nil {
+				problems[i] = errors.Join(problems[i], fmt.Errorf("%s: %w", b.Name, err))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(problems...)
+}
+
+func start(ctx context.Context, c *client.Client, sys guest.System, b guest.Bundle) error {
+	if err := b.Prepare(sys); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(b.Dir, "config.json"))
+	if err != nil {
+		return err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return err
+	}
+	spec.Root.Path = b.Root()
+	container, err := c.NewContainer(ctx, b.Name, client.WithSpec(&spec), client.WithRuntime("io.containerd.runc.v2", nil))
+	if err != nil {
+		return err
+	}
+	task, err := container.NewTask(ctx, cio.NullIO)
+	if err != nil {
+		return err
+	}
+	return task.Start(ctx)
+}
