@@ -206,7 +206,7 @@ func (a *assembly) volumes(ctx context.Context) error {
 
 // write writes kernel, initramfs, command line and what is known of them.
 func (a *assembly) write(ctx context.Context, kernel *entry) error {
-	im := &Image{Arch: a.b.Arch, Cmdline: ParseCmdline(a.spec.Kernel.Cmdline).String(), Sources: map[string]string{}, Sizes: map[string]int64{}}
+	im := &Image{Arch: a.b.Arch, Cmdline: ParseCmdline(a.spec.Kernel.Cmdline).String(), Sources: map[string]string{}, Seals: map[string]seal{}}
 	if a.ucode != nil {
 		im.UcodeSize = a.ucode.size + padding(a.ucode.size)
 	}
@@ -222,7 +222,6 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 		}
 	}
 	a.b.say("%s: writing the initramfs", a.spec.Name)
-	whole := sha256.New()
 	for _, part := range []struct {
 		name  string
 		write func(io.Writer) error
@@ -234,14 +233,18 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 		{initrdFile, a.initramfs},
 		{cmdlineFile, func(w io.Writer) error { _, err := io.WriteString(w, im.Cmdline); return err }},
 	} {
-		digest, size, err := create(ctx, filepath.Join(a.dir, part.name), part.write)
+		digest, err := create(ctx, filepath.Join(a.dir, part.name), part.write)
 		if err != nil {
 			return err
 		}
-		im.Sizes[part.name] = size
-		fmt.Fprintf(whole, "%s %s\n", part.name, digest)
+		seal, err := sealOf(filepath.Join(a.dir, part.name))
+		if err != nil {
+			return err
+		}
+		seal.SHA256 = digest
+		im.Seals[part.name] = seal
 	}
-	im.Digest = fmt.Sprintf("sha256:%x", whole.Sum(nil))
+	im.Digest = wholeDigest(im.Seals)
 	description, err := encode(im)
 	if err != nil {
 		return err
@@ -266,11 +269,11 @@ func (a *assembly) initramfs(w io.Writer) error {
 
 func padding(size int64) int64 { return (4 - size%4) % 4 }
 
-// create writes a file and returns the digest and size of what was written.
-func create(ctx context.Context, path string, write func(io.Writer) error) (digest string, size int64, err error) {
+// create writes a file and returns the digest of what was written.
+func create(ctx context.Context, path string, write func(io.Writer) error) (digest string, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return "", 0, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	sum := sha256.New()
@@ -279,13 +282,11 @@ func create(ctx context.Context, path string, write func(io.Writer) error) (dige
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		n, err := out.Write(p)
-		size += int64(n)
-		return n, err
+		return out.Write(p)
 	})); err != nil {
-		return "", 0, err
+		return "", err
 	}
-	return fmt.Sprintf("%x", sum.Sum(nil)), size, nil
+	return fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
 }
 
 type writerFunc func([]byte) (int, error)

@@ -24,7 +24,8 @@ const builderVersion = "2"
 type Builder struct {
 	Source   Source       // where component images come from
 	Arch     string       // amd64 or arm64
-	Dir      string       // cache of built images, made if need be
+	Dir      string       // cache of built images and media, made if need be
+	Limit    int64        // bytes the cache may hold; 0: 8 GiB. What is in use stays even beyond it
 	Progress func(string) // told what is being done; nil: nobody
 }
 
@@ -53,9 +54,6 @@ func (b *Builder) build(ctx context.Context, s *Spec) (*Image, error) {
 	if !slices.Contains([]string{"amd64", "arm64"}, b.Arch) {
 		return nil, fmt.Errorf("unknown architecture %q: amd64 and arm64 are known", b.Arch)
 	}
-	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
-		return nil, err
-	}
 	components, err := b.resolve(ctx, s)
 	if err != nil {
 		return nil, err
@@ -68,33 +66,15 @@ func (b *Builder) build(ctx context.Context, s *Spec) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	final := filepath.Join(b.Dir, key)
-	if im, err := loadImage(final); err == nil {
-		return im, nil
-	}
-	if err := b.sweep(); err != nil {
-		return nil, err
-	}
-	work, lock, err := b.workDir(ctx, key)
+	found, err := onceIn(ctx, b, key, loadImage, func(ctx context.Context, dir string) error {
+		a := &assembly{b: b, spec: s, dir: dir, components: components, sources: sources, trees: map[string]*tree{}, shared: map[string]string{}}
+		return a.run(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
-	if im, err := loadImage(final); err == nil { // made while we waited
-		return im, os.RemoveAll(work)
-	}
-	a := &assembly{b: b, spec: s, dir: work, components: components, sources: sources, trees: map[string]*tree{}, shared: map[string]string{}}
-	if err := errors.Join(a.run(ctx), ctx.Err()); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(work))
-	}
-	// Whatever has the name is damaged, or it would have been loaded above.
-	if err := os.RemoveAll(final); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(work))
-	}
-	if err := os.Rename(work, final); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(work))
-	}
-	return loadImage(final)
+	found.value.lease = found.file
+	return found.value, nil
 }
 
 func (b *Builder) say(format string, args ...any) {

@@ -1,11 +1,11 @@
 package images
 
 import (
+	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +49,9 @@ type Image struct {
 
 	UcodeSize int64 `json:",omitempty"` // bytes of microcode before the root's archive in the initramfs
 
-	Sizes map[string]int64 // of the files in the cache, to notice one that was cut short
+	Seals map[string]seal // of the files in the cache, to notice damage
+
+	lease *os.File // keeps the files from being pruned while somebody holds the image
 }
 
 // names of the files of an image in the cache.
@@ -61,7 +63,19 @@ const (
 )
 
 // loadImage reads a built image from its folder in the cache.
-func loadImage(dir string) (*Image, error) {
+func loadImage(dir string) (*lease[Image], error) {
+	file, err := leaseDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	im, err := readImage(dir)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &lease[Image]{im, file}, nil
+}
+
+func readImage(dir string) (*Image, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, imageFile))
 	if err != nil {
 		return nil, err
@@ -70,69 +84,28 @@ func loadImage(dir string) (*Image, error) {
 	if err := json.Unmarshal(raw, im); err != nil {
 		return nil, fmt.Errorf("images: %s: %w", filepath.Join(dir, imageFile), err)
 	}
-	for _, name := range []string{kernelFile, initrdFile, cmdlineFile} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			return nil, err
-		}
-		if size, ok := im.Sizes[name]; !ok || info.Size() != size {
-			return nil, fmt.Errorf("images: %s has %d bytes, not %d", filepath.Join(dir, name), info.Size(), size)
-		}
+	if whole := wholeDigest(im.Seals); whole != im.Digest {
+		return nil, fmt.Errorf("images: %s is damaged: it says %s, its files make %s", filepath.Join(dir, imageFile), im.Digest, whole)
+	}
+	if err := checkSeals(dir, im.Seals); err != nil {
+		return nil, err
 	}
 	im.KernelPath, im.InitrdPath = filepath.Join(dir, kernelFile), filepath.Join(dir, initrdFile)
-	return im, nil
+	return im, used(filepath.Join(dir, imageFile))
+}
+
+// wholeDigest is the digest of an image with these files.
+func wholeDigest(seals map[string]seal) string {
+	whole := sha256.New()
+	for _, name := range []string{kernelFile, initrdFile, cmdlineFile} {
+		fmt.Fprintf(whole, "%s %s\n", name, seals[name].SHA256)
+	}
+	return fmt.Sprintf("sha256:%x", whole.Sum(nil))
 }
 
 // Export writes NAME-kernel, NAME-initrd.img and NAME-cmdline into a folder,
 // which is made if need be, and returns their paths. On an error none of them
-// is new.
+// is new. For other media see [Builder.Media].
 func (im *Image) Export(dir, name string) ([]string, error) {
-	paths, err := im.export(dir, name)
-	if err != nil {
-		return nil, fmt.Errorf("images: cannot write the image %s: %w", name, explain(err, dir))
-	}
-	return paths, nil
-}
-
-func (im *Image) export(dir, name string) (paths []string, err error) {
-	if name == "" || strings.ContainsRune(name, filepath.Separator) {
-		return nil, fmt.Errorf("%q is not a file name", name)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	// All are complete in a folder of their own before the first gets its name.
-	tmp, err := os.MkdirTemp(dir, ".seatrial-export-*")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	open := func(path string) func() (io.ReadCloser, error) {
-		return func() (io.ReadCloser, error) { return os.Open(path) }
-	}
-	files := []struct {
-		suffix string
-		open   func() (io.ReadCloser, error)
-	}{
-		{"-kernel", open(im.KernelPath)},
-		{"-initrd.img", open(im.InitrdPath)},
-		{"-cmdline", func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(im.Cmdline)), nil }},
-	}
-	for _, f := range files {
-		r, err := f.open()
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(writeFile(filepath.Join(tmp, name+f.suffix), r), r.Close()); err != nil {
-			return nil, err
-		}
-	}
-	for _, f := range files {
-		to := filepath.Join(dir, name+f.suffix)
-		if err := os.Rename(filepath.Join(tmp, name+f.suffix), to); err != nil {
-			return nil, err
-		}
-		paths = append(paths, to)
-	}
-	return paths, nil
+	return plainMedia(im, ParseCmdline(im.Cmdline)).Export(dir, name)
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// lockDir takes the exclusive lock of a folder, which must exist, and waits
-// for it until ctx ends. The kernel drops the lock with the process, however
+// lockDir takes the exclusive lock of a folder, which must exist, and waits for
+// it until ctx ends. The kernel drops the lock with the process, however
 // that dies. Closing the file gives it back.
 //
 // flock(2) cannot be interrupted by a context, so this asks every 10 ms.
@@ -28,6 +28,9 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("images: cannot lock %s: %w", dir, err), f.Close())
+		}
+		if !still(f, dir) { // renamed or removed: nobody will give this lock up for us
+			return nil, errors.Join(fmt.Errorf("images: %s: %w", dir, os.ErrNotExist), f.Close())
 		}
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,250 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// needTools skips a format whose tools this host does not have.
+func needTools(t *testing.T, f Format) {
+	t.Helper()
+	row, err := f.row()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := findTools(row.tools); err != nil {
+		t.Skip(err)
+	}
+}
+
+// The same image gives the same medium, in any folder, under any umask, time
+// zone, locale and clock; another command line gives another one.
+func TestMediaReproducible(t *testing.T) {
+	for _, f := range Formats() {
+		t.Run(string(f), func(t *testing.T) {
+			needTools(t, f)
+			make := func(dir, cmdline string) *Media {
+				t.Helper()
+				b := &Builder{Source: stock(t), Arch: "amd64", Dir: dir}
+				im, err := b.Build(t.Context(), spec(t, machine))
+				if err != nil {
+					t.Fatal(err)
+				}
+				m, err := b.Media(t.Context(), im, f, cmdline)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			first := make(t.TempDir(), "")
+			t.Setenv("TZ", "Asia/Kathmandu")
+			t.Setenv("LC_ALL", "de_DE.UTF-8")
+			t.Setenv("SOURCE_DATE_EPOCH", "1")
+			old := syscall.Umask(0o077)
+			second := make(t.TempDir(), "")
+			syscall.Umask(old)
+			if first.Digest != second.Digest {
+				t.Errorf("%s and %s", first.Digest, second.Digest)
+			}
+			if len(first.files) == 0 {
+				t.Error("no files")
+			}
+			for i, file := range first.files {
+				a, errA := os.ReadFile(file.path)
+				b, errB := os.ReadFile(second.files[i].path)
+				if err := errors.Join(errA, errB); err != nil || len(a) == 0 || !bytes.Equal(a, b) {
+					t.Errorf("%s: %d and %d bytes, %v", file.Name, len(a), len(b), err)
+				}
+			}
+			if other := make(t.TempDir(), "console=ttyS0 x=1"); f != KernelInitrd && other.Digest == first.Digest {
+				t.Error("another command line, and the same digest")
+			}
+		})
+	}
+}
+
+func TestMediaCache(t *testing.T) {
+	dir := t.TempDir()
+	var said []string
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: dir, Progress: func(line string) { said = append(said, line) }}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := b.Media(t.Context(), im, Tar, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said = nil
+	again, err := b.Media(t.Context(), im, Tar, "")
+	if err != nil || len(said) > 0 {
+		t.Errorf("%v, %q", err, said)
+	}
+	if d := cmp.Diff(first, again, cmpopts.IgnoreUnexported(Media{}, Image{})); d != "" {
+		t.Error(d)
+	}
+	if err := os.WriteFile(first.files[0].path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if mended, err := b.Media(t.Context(), im, Tar, ""); err != nil || mended.Digest != first.Digest || len(said) == 0 {
+		t.Errorf("%+v, %v, %q", mended, err, said)
+	}
+	if _, err := b.Media(t.Context(), im, "iso", ""); err == nil || !strings.Contains(err.Error(), `unknown format "iso": known are: kernel+initrd, `) {
+		t.Errorf("got %v", err)
+	}
+	im.Arch = "arm64"
+	if _, err := b.Media(t.Context(), im, ISOBIOS, ""); err == nil || !strings.Contains(err.Error(), "no BIOS on arm64") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a failed tool left is gone, and its own words are in the error.
+func TestMediaFailure(t *testing.T) {
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mastering{ctx: t.Context(), b: b, image: im, dir: t.TempDir(), media: &Media{}}
+	if err := m.run("", "mkfs.fat", "--no-such-flag"); (Tool{Name: "mkfs.fat"}).Find() != "" && (err == nil || !strings.Contains(err.Error(), "no-such-flag")) {
+		t.Errorf("got %v", err)
+	}
+	kernel := im.KernelPath
+	im.KernelPath = filepath.Join(t.TempDir(), "gone")
+	if _, err := b.Media(t.Context(), im, Netboot, ""); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("got %v", err)
+	}
+	im.KernelPath = kernel
+	onlyImages(t, b.Dir, 1)
+}
+
+func TestTarMedium(t *testing.T) {
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Media(t.Context(), im, Tar, "a b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	paths, err := m.Export(out, "x")
+	if err != nil || len(paths) != 1 || paths[0] != filepath.Join(out, "x.tar") {
+		t.Fatalf("%q, %v", paths, err)
+	}
+	raw, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for r := tar.NewReader(bytes.NewReader(raw)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[h.Name] = string(h.Typeflag) + " " + h.Linkname + string(data)
+	}
+	for name, want := range map[string]string{
+		"init": "0 PID 1", "sbin/init": "1 init", "boot/kernel": "0 bzImage of amd64", "boot/cmdline": "0 a b",
+		"opt/link": "2 /usr/local/script", "srv/data/": "5 ", "dev/console": "3 ",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
+		}
+	}
+}
+
+func TestPrune(t *testing.T) {
+	dir := t.TempDir()
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: dir}
+	build := func(contents string) *Image {
+		t.Helper()
+		im, err := b.Build(t.Context(), spec(t, head+"files: [{path: /x, contents: "+contents+"}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return im
+	}
+	there := func(im *Image) bool {
+		_, err := os.Stat(im.InitrdPath)
+		return err == nil
+	}
+	held, old := build("a"), build("b")
+	if err := old.lease.Close(); err != nil { // as if nobody had it any more
+		t.Fatal(err)
+	}
+	build("c")
+	if !there(held) || !there(old) {
+		t.Error("below the limit nothing is removed")
+	}
+	b.Limit = 1
+	last := build("d")
+	if there(old) {
+		t.Error("what nobody uses is left, beyond the limit")
+	}
+	if !there(held) || !there(last) {
+		t.Error("what is used was removed")
+	}
+}
+
+// A write that keeps size and times is noticed.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	im := build(t, dir, machine)
+	info, err := os.Stat(im.InitrdPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip := func(path string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		_, errR := f.ReadAt(b[:], 200)
+		b[0] ^= 0x40
+		_, errW := f.WriteAt(b[:], 200)
+		if err := errors.Join(errR, errW, f.Close(), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip(im.InitrdPath)
+	if _, err := readImage(filepath.Dir(im.InitrdPath)); err == nil || !strings.Contains(err.Error(), "is damaged: its digest is") {
+		t.Errorf("got %v", err)
+	}
+	flip(im.InitrdPath)
+	if _, err := readImage(filepath.Dir(im.InitrdPath)); err != nil {
+		t.Errorf("a file that was touched and is sound: %v", err)
+	}
+	description := filepath.Join(filepath.Dir(im.InitrdPath), imageFile)
+	raw, err := os.ReadFile(description)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = bytes.Replace(raw, []byte(im.Digest), []byte("sha256:"+strings.Repeat("0", 64)), 1)
+	if err := os.WriteFile(description, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readImage(filepath.Dir(im.InitrdPath)); err == nil || !strings.Contains(err.Error(), "is damaged: it says sha256:0000") {
+		t.Errorf("got %v", err)
+	}
+}

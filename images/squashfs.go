@@ -1,0 +1,143 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// squashfs is the root as a read-only disk. Kernels of distributions have the
+// driver of disk and file system as modules, so a small initramfs goes before
+// it: the modules and the init that loads them and goes on at root=.
+func (m *mastering) squashfs() (err error) {
+	root, file, err := m.image.root()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	const disk, stub = "root.squashfs", "stub.img"
+	if err := m.sqfstar(root, disk); err != nil {
+		return err
+	}
+	small, err := loaderRoot(root)
+	if err != nil {
+		return err
+	}
+	if _, err := create(m.ctx, m.path(stub), func(w io.Writer) error {
+		if _, err := io.Copy(w, io.NewSectionReader(file, 0, m.image.UcodeSize)); err != nil {
+			return err
+		}
+		return writeInitramfs(w, small)
+	}); err != nil {
+		return err
+	}
+	if err := m.link(m.image.KernelPath, "kernel"); err != nil {
+		return err
+	}
+	m.media.Kernel, m.media.Initrd, m.media.Disk, m.media.DiskFormat = "kernel", stub, disk, "raw"
+	m.media.Words = []string{"root=/dev/vda", "rootfstype=squashfs", "ro"}
+	m.media.Cmdline = m.cmdline.With(m.media.Words...).String()
+	m.add("kernel", "-kernel")
+	m.add(stub, "-initrd.img")
+	m.add(disk, "-squashfs.img")
+	return nil
+}
+
+// sqfstar packs a tree that it reads as a tar archive, so that owners and
+// devices need no root. It is not compressed: unpacking would cost an emulated
+// machine more than reading costs the host.
+func (m *mastering) sqfstar(root *tree, name string) error {
+	cmd := m.command("sqfstar", "-noI", "-noD", "-noF", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress", name)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	return finish(m.ctx, cmd, func() error {
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		// A tool that dies early closes its end: its own words tell why.
+		wrote := errors.Join(writeTar(in, root), in.Close())
+		if err := cmd.Wait(); err != nil {
+			return err
+		}
+		return wrote
+	})
+}
+
+// loaderRoot is the root of the small initramfs: /init and the modules for
+// disks and file systems, with the indexes to find them by.
+func loaderRoot(root *tree) (*tree, error) {
+	init := root.resolve("init")
+	if init == nil || !init.is(typeFile) {
+		return nil, fmt.Errorf("the image has no /init that could find the root: add seatrial/init to init")
+	}
+	small := newTree()
+	if err := errors.Join(
+		small.put("init", init.inode),
+		small.put("dev/console", &inode{mode: typeChar | 0o600, major: 5, minor: 1}),
+		small.put("dev/null", &inode{mode: typeChar | 0o666, major: 1, minor: 3}),
+		small.put("proc", newDir(0o755)), small.put("sys", newDir(0o755)), small.put("mnt", newDir(0o755)),
+	); err != nil {
+		return nil, err
+	}
+	modules := root.resolve("lib/modules")
+	if modules == nil || !modules.is(typeDir) {
+		return small, nil // all is built in
+	}
+	return small, root.walk(func(name string, e *entry) error {
+		rest, ok := strings.CutPrefix(strings.TrimPrefix(name, "usr/"), "lib/modules/")
+		if !ok || !e.is(typeFile) || !neededEarly(rest) {
+			return nil
+		}
+		return small.put(path.Join("lib/modules", rest), e.inode)
+	})
+}
+
+// neededEarly reports whether a file below lib/modules is an index, or a
+// driver that may stand between the kernel and its root.
+func neededEarly(file string) bool {
+	_, file, _ = strings.Cut(file, "/") // the version
+	if !strings.Contains(file, "/") {
+		return true
+	}
+	for _, dir := range []string{
+		"kernel/drivers/virtio/", "kernel/drivers/block/", "kernel/drivers/scsi/", "kernel/drivers/cdrom/", "kernel/drivers/ata/",
+		"kernel/drivers/nvme/", "kernel/fs/squashfs/", "kernel/fs/isofs/", "kernel/fs/ext4/", "kernel/fs/jbd2/", "kernel/fs/mbcache",
+		"kernel/lib/", "kernel/crypto/", "kernel/arch/",
+	} {
+		if strings.HasPrefix(file, dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// packedInitrd writes the image's initramfs compressed, for firmware and boot
+// loaders, which read slowly; the microcode before it stays as it is, since
+// the kernel looks for it before it can decompress anything.
+func (m *mastering) packedInitrd(name string) (err error) {
+	in, err := os.Open(m.image.InitrdPath)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	_, err = create(m.ctx, m.path(name), func(w io.Writer) error {
+		if _, err := io.CopyN(w, in, m.image.UcodeSize); err != nil {
+			return err
+		}
+		// One worker: the result must not depend on how many there are.
+		z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(z, in)
+		return errors.Join(err, z.Close())
+	})
+	return err
+}
