@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -430,6 +431,9 @@ func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 		return m.failure(reports.Guest, "the nonce that tells forks from reboots cannot be written: "+r.Stderr, "a template", nil)
 	}
 	t.Hello = m.agent.build()
+	if err := m.quieten(ctx); err != nil {
+		return err
+	}
 	f, err := os.Create(t.path(fileState))
 	if err != nil {
 		return err
@@ -454,6 +458,60 @@ func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 		return m.failure(reports.Infra, "saving the machine: "+err.Error(), "a template", err)
 	}
 	return nil
+}
+
+// Settling: the machine is asked so often, at most, whether it idles.
+const (
+	settlePause = 300 * time.Millisecond
+	settleTries = 20
+	settleIdle  = 0.8 // of the time between two askings
+)
+
+// quieten lets the machine finish what it has begun: services that were started
+// are not yet still, and every fork would do the rest of their work again,
+// before it answers. A machine that never idles is taken as it is.
+func (m *Machine) quieten(ctx context.Context) error {
+	var idle, all uint64
+	for range settleTries {
+		r, err := m.Exec(ctx, "@cat", "/proc/stat")
+		if err != nil {
+			return err
+		}
+		nowIdle, nowAll, ok := cpuTimes(r.Stdout)
+		if !ok || all > 0 && float64(nowIdle-idle) >= settleIdle*float64(nowAll-all) {
+			return nil
+		}
+		idle, all = nowIdle, nowAll
+		pause := time.NewTimer(settlePause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return m.interrupted(ctx, "the machine to idle")
+		}
+	}
+	return nil
+}
+
+// cpuTimes reads the first line of /proc/stat: all processors' idle time, the
+// fourth number, and the sum (proc(5)).
+func cpuTimes(stat string) (idle, all uint64, ok bool) {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 5 || fields[0] != "cpu" {
+		return 0, 0, false
+	}
+	for i, f := range fields[1:] {
+		n, err := strconv.ParseUint(f, 10, 64)
+		if err != nil {
+			return 0, 0, false
+		}
+		if i == 3 {
+			idle = n
+		}
+		all += n
+	}
+	return idle, all, true
 }
 
 // lines reads what the template printed: its bytes, and what they mean.
