@@ -34,10 +34,14 @@ const entropySize = 32
 // made first, which takes a boot. Where a machine cannot be kept, every one
 // boots; Report says which way was gone, and why.
 //
+// Disks that are not read-only are copies as well: they hold what the template
+// wrote on its way up, and what the fork writes is gone with it. The plan's own
+// files are read and never written; who wants to see them written uses Boot.
+//
 // An error is a *Failure. The caller must Close the machine.
 func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) {
-	if why := s.unforkable(p); why != "" {
-		return bootUp(ctx, h, p, why)
+	if s.o.Rung == RungCold {
+		return bootUp(ctx, h, p, "cold boots were demanded")
 	}
 	t, err := s.hold(ctx, h, p)
 	if err != nil {
@@ -60,22 +64,6 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	}
 	m.fork.Took = time.Since(began)
 	return m, nil
-}
-
-// unforkable says why machines of the plan cannot share a template.
-func (s *Templates) unforkable(p Plan) string {
-	if s.o.Rung == RungCold {
-		return "cold boots were demanded"
-	}
-	if p.NoAgent {
-		return "without an agent a fork cannot be told from a reboot"
-	}
-	for i, d := range p.Disks {
-		if !d.ReadOnly {
-			return fmt.Sprintf("disk %d is written to, and forks would share it", i)
-		}
-	}
-	return ""
 }
 
 // bootUp is the last rung: it boots a machine and waits until it is up.
