@@ -1,8 +1,10 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/qemu"
 	"github.com/seatrial/seatrial/reports"
 )
 
@@ -73,11 +76,11 @@ func TestFork(t *testing.T) {
 	if got := says(t, a, "@cat", "/x"); got != "written by a" {
 		t.Errorf("a does not see what it wrote: %q", got)
 	}
-	seedA, seedB := says(t, a, "@cat", "@reseed"), says(t, b, "@cat", "@reseed")
+	seedA, seedB := says(t, a, "@cat", "entropy"), says(t, b, "@cat", "entropy")
 	if len(seedA) != 2*entropySize || seedA == seedB {
 		t.Errorf("entropy: %q and %q", seedA, seedB)
 	}
-	nanos, err := strconv.ParseInt(says(t, b, "@cat", "@clock"), 10, 64)
+	nanos, err := strconv.ParseInt(says(t, b, "@cat", "clock"), 10, 64)
 	if at := time.Unix(0, nanos); err != nil || at.Before(before) || at.After(time.Now()) {
 		t.Errorf("the clock was set to %v (%v)", at, err)
 	}
@@ -308,17 +311,98 @@ func TestLadder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A disk that is written to is the template's own copy, and the fork's is an
+// overlay of that; a plan with a disk of the same content finds the template.
+func TestForkDisks(t *testing.T) {
 	h, im := standIn(t, "linux")
-	disk := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	fork := func(content string) *Machine {
+		disk := filepath.Join(t.TempDir(), "di,sk")
+		if err := os.WriteFile(disk, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := forkPlan(t, im)
+		p.Disks = append(p.Disks, qemu.Disk{Path: disk})
+		return forked(t, s, h, p)
+	}
+	a, b, other := fork("content"), fork("content"), fork("other")
+	if a.fork.Template != b.fork.Template || a.fork.Template == other.fork.Template {
+		t.Errorf("templates %s, %s and %s", a.fork.Template, b.fork.Template, other.fork.Template)
+	}
+	copied := filepath.Join(s.o.Dir, a.fork.Template, "disk0")
+	if got, err := os.ReadFile(copied); err != nil || string(got) != "content" {
+		t.Errorf("the template's disk: %q, %v", got, err)
+	}
+	argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", a.PID()))
+	if err != nil || !strings.Contains(string(argv), "file="+copied+",format=raw,snapshot=on") {
+		t.Errorf("%q, %v", argv, err)
+	}
+	if err := os.WriteFile(copied, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := forkPlan(t, im)
-	p.Disks = append(p.Disks, readOnly(disk))
-	p.Disks[0].ReadOnly = false
-	m := forked(t, OpenTemplates(TemplateOptions{Dir: t.TempDir()}), h, p)
-	if f := m.Report().Fork; f.How != "cold" || !strings.Contains(f.Why, "disk 0 is written to") {
-		t.Errorf("got %+v", f)
+	if err := errors.Join(a.Close(), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	fork("content")
+	if n := boots(t, h); n != 3 {
+		t.Errorf("%d boots: the damaged disk was not noticed", n)
+	}
+}
+
+// Holes stay holes, and count for nothing in a digest.
+func TestSparse(t *testing.T) {
+	dir := t.TempDir()
+	from, to, dense := filepath.Join(dir, "from"), filepath.Join(dir, "to"), filepath.Join(dir, "dense")
+	f, err := os.Create(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = f.WriteAt([]byte("data"), 3<<20); err == nil {
+		err = f.Truncate(64 << 20)
+	}
+	if err := errors.Join(err, f.Close(), copySparse(to, from)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(to)
+	if err != nil || !bytes.Equal(got, b) {
+		t.Errorf("the copy differs (%v)", err)
+	}
+	if size, err := onDisk(to); err != nil || size > 1<<20 {
+		t.Errorf("the copy takes up %d bytes (%v)", size, err)
+	}
+	if err := os.WriteFile(dense, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]bool{}
+	for _, path := range []string{from, to, dense} {
+		sum, err := digestFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests[sum] = true
+	}
+	if len(digests) != 1 {
+		t.Errorf("%d digests of one content", len(digests))
+	}
+	for _, change := range []func() error{
+		func() error { return os.Truncate(to, 64<<20+1) },
+		func() error { b[50<<20] = 1; return os.WriteFile(to, b, 0o600) },
+		func() error { b[50<<20], b[51<<20] = 0, 1; return os.WriteFile(to, b, 0o600) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := digestFile(to)
+		if err != nil || digests[sum] {
+			t.Errorf("a change was not noticed (%v)", err)
+		}
+		digests[sum] = true
 	}
 }
 

@@ -68,7 +68,10 @@ func launch(ctx context.Context, h Host, p Plan, ram qemu.RAM, t *template) (*Ma
 		return fail(reports.Misuse, err)
 	}
 	m.command = command.String() // a fork's too: by hand, it boots
-	config.RAM, config.Incoming = ram, t != nil
+	config.RAM = ram
+	if t != nil {
+		config.Incoming, config.Disks = true, t.overlays(config.Disks)
+	}
 	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
 		return fail(reports.Infra, fmt.Errorf("evidence folder: %w", err))
 	}

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -9,11 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,8 +34,9 @@ type Templates struct {
 	o TemplateOptions
 
 	mu       sync.Mutex
-	verified map[string]string // key -> marks of files whose contents were checked
-	failed   map[string]error  // key -> why the machine does not come up
+	verified map[string]string   // key -> marks of files whose contents were checked
+	digests  map[fileMark]string // of disks
+	failed   map[string]error    // key -> why the machine does not come up
 }
 
 // TemplateOptions says where templates are kept and how.
@@ -64,7 +64,7 @@ func OpenTemplates(o TemplateOptions) *Templates {
 	if o.Limit == 0 {
 		o.Limit = templateLimit
 	}
-	return &Templates{o: o, verified: map[string]string{}, failed: map[string]error{}}
+	return &Templates{o: o, verified: map[string]string{}, digests: map[fileMark]string{}, failed: map[string]error{}}
 }
 
 // templateFormat changes when files of older programs must not be used.
@@ -80,7 +80,7 @@ type shape struct {
 	QEMU      string         `json:"qemu"`  // version
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
-	Disks     []fileMark     `json:"disks,omitempty"`
+	Disks     []string       `json:"disks,omitempty"`
 	Rung      Rung           `json:"rung,omitempty"` // if one was demanded
 }
 
@@ -116,12 +116,15 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 	if err != nil {
 		return shape{}, err
 	}
-	for i, arg := range command.Args { // the digest stands for them, wherever they lie
+	for i, arg := range command.Args { // digests stand for them, wherever they lie
 		switch arg {
 		case config.Kernel:
 			command.Args[i] = "kernel"
 		case config.Initrd:
 			command.Args[i] = "initrd"
+		}
+		for n, d := range p.Disks {
+			command.Args[i] = strings.Replace(command.Args[i], d.Source(), diskName(n), 1)
 		}
 	}
 	sh := shape{Format: templateFormat, Milestone: boot.Ready, Image: p.Image.Digest, Args: command.Args, QEMU: h.Version, Rung: s.o.Rung}
@@ -134,13 +137,40 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 		}
 	}
 	for _, d := range p.Disks {
-		mark, err := markFile(d.Path)
+		is, err := s.diskShape(d)
 		if err != nil {
 			return shape{}, err
 		}
-		sh.Disks = append(sh.Disks, mark)
+		sh.Disks = append(sh.Disks, is)
 	}
 	return sh, nil
+}
+
+func diskName(n int) string { return fmt.Sprintf("disk%d", n) }
+
+// diskShape is a disk's content, which is read again only when the file was
+// touched. A read-only disk may be a big medium and is not copied: for it, its
+// mark stands.
+func (s *Templates) diskShape(d qemu.Disk) (string, error) {
+	mark, err := markFile(d.Path)
+	if err != nil {
+		return "", err
+	}
+	if d.ReadOnly {
+		b, err := json.Marshal(mark)
+		return string(b), err
+	}
+	s.mu.Lock()
+	known, ok := s.digests[mark]
+	s.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	sum, err := digestFile(d.Path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.digests[mark] = sum
+	return sum, err
 }
 
 // hostCPU is what /proc/cpuinfo says of the first processor and does not
@@ -392,6 +422,17 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	if demanded != RungStream {
 		ram.File = t.path(fileRAM)
 	}
+	p.Disks = slices.Clone(p.Disks)
+	for i, d := range p.Disks {
+		if d.ReadOnly {
+			continue
+		}
+		// What the machine writes on its way up belongs to the template.
+		if err := copySparse(t.path(diskName(i)), d.Path); err != nil {
+			return err
+		}
+		p.Disks[i].Path, p.Disks[i].Snapshot = t.path(diskName(i)), false
+	}
 	m, err := launch(ctx, h, p, ram, nil)
 	if err != nil {
 		return err
@@ -419,6 +460,18 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	return nil
 }
 
+// overlays are the plan's disks as a fork has them: those that are written to
+// lie over the template's, which nobody writes to any more.
+func (t *template) overlays(disks []qemu.Disk) []qemu.Disk {
+	disks = slices.Clone(disks)
+	for i, d := range disks {
+		if !d.ReadOnly {
+			disks[i].Path, disks[i].Snapshot = t.path(diskName(i)), true
+		}
+	}
+	return disks
+}
+
 // save pauses the machine, once it is up, and saves it.
 func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 	if err := m.Await(ctx, boot.Ready); err != nil {
@@ -430,6 +483,9 @@ func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 		return m.failure(reports.Guest, "the nonce that tells forks from reboots cannot be written: "+r.Stderr, "a template", nil)
 	}
 	t.Hello = m.agent.build()
+	if err := m.quieten(ctx); err != nil {
+		return err
+	}
 	f, err := os.Create(t.path(fileState))
 	if err != nil {
 		return err
@@ -454,6 +510,60 @@ func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 		return m.failure(reports.Infra, "saving the machine: "+err.Error(), "a template", err)
 	}
 	return nil
+}
+
+// Settling: the machine is asked so often, at most, whether it idles.
+const (
+	settlePause = 300 * time.Millisecond
+	settleTries = 20
+	settleIdle  = 0.8 // of the time between two askings
+)
+
+// quieten lets the machine finish what it has begun: services that were started
+// are not yet still, and every fork would do the rest of their work again,
+// before it answers. A machine that never idles is taken as it is.
+func (m *Machine) quieten(ctx context.Context) error {
+	var idle, all uint64
+	for range settleTries {
+		r, err := m.Exec(ctx, "@cat", "/proc/stat")
+		if err != nil {
+			return err
+		}
+		nowIdle, nowAll, ok := cpuTimes(r.Stdout)
+		if !ok || all > 0 && float64(nowIdle-idle) >= settleIdle*float64(nowAll-all) {
+			return nil
+		}
+		idle, all = nowIdle, nowAll
+		pause := time.NewTimer(settlePause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return m.interrupted(ctx, "the machine to idle")
+		}
+	}
+	return nil
+}
+
+// cpuTimes reads the first line of /proc/stat: all processors' idle time, the
+// fourth number, and the sum (proc(5)).
+func cpuTimes(stat string) (idle, all uint64, ok bool) {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 5 || fields[0] != "cpu" {
+		return 0, 0, false
+	}
+	for i, f := range fields[1:] {
+		n, err := strconv.ParseUint(f, 10, 64)
+		if err != nil {
+			return 0, 0, false
+		}
+		if i == 3 {
+			idle = n
+		}
+		all += n
+	}
+	return idle, all, true
 }
 
 // lines reads what the template printed: its bytes, and what they mean.
@@ -557,45 +667,4 @@ func copyFile(to, from string) error {
 		return err
 	}
 	return os.WriteFile(to, b, 0o600)
-}
-
-// digestBlock is how finely zeros are left out of a digest.
-const digestBlock = 64 << 10
-
-// digestFile is the digest of a file's size and of those of its blocks that
-// are not zero, each with its place: holes, of which guest memory is full,
-// cost nothing.
-func digestFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%d\n", info.Size())
-	block, zero := make([]byte, digestBlock), make([]byte, digestBlock)
-	for at := int64(0); at < info.Size(); {
-		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // only a hole is left
-		}
-		if err != nil {
-			return "", err
-		}
-		at = data / digestBlock * digestBlock
-		n, err := f.ReadAt(block, at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", err
-		}
-		if !bytes.Equal(block[:n], zero[:n]) {
-			fmt.Fprintf(h, "%d\n", at)
-			h.Write(block[:n])
-		}
-		at += digestBlock
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

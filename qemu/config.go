@@ -47,8 +47,11 @@ type Disk struct {
 	Format   string // "raw" or "qcow2"; empty: "raw". Never probed: a guest could forge a header
 	Serial   string // shown in the guest as /sys/block/*/serial; may be empty
 	ReadOnly bool
-	Snapshot bool // writes go to a temporary file that QEMU forgets
+	Snapshot bool // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
 }
+
+// Source is the disk's file as it stands in a command line.
+func (d Disk) Source() string { return "file=" + escape(d.Path) }
 
 // RAM is a file that holds the guest's memory. The machine that fills it maps
 // it as it is; machines that continue from it map it privately, so that each
@@ -180,7 +183,7 @@ func machine(arch string) string {
 }
 
 func (d Disk) args(i int) []string {
-	drive := fmt.Sprintf("if=none,id=disk%d,file=%s,format=%s", i, escape(d.Path), nonEmpty(d.Format, "raw"))
+	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.Source(), nonEmpty(d.Format, "raw"))
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}

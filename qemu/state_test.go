@@ -123,8 +123,13 @@ func TestSaveAndLoad(t *testing.T) {
 				if withoutRAM {
 					c.RAM.File = filepath.Join(t.TempDir(), "ram,file")
 				}
+				disk := filepath.Join(t.TempDir(), "disk")
+				if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				c.Disks = []Disk{{Path: disk}}
 				state := saved(t, c, withoutRAM)
-				c.Incoming, c.RAM.Private = true, true
+				c.Incoming, c.RAM.Private, c.Disks[0].Snapshot = true, true, true
 				for range 2 { // the second proves that the first wrote nothing into the file
 					v := start(t, c)
 					if err := v.Load(t.Context(), bytes.NewReader(state), withoutRAM); err != nil {

@@ -134,6 +134,9 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	v.cmd = exec.Command(c.Binary, v.command.argv(3, serialPath, agentPath)...)
 	v.cmd.ExtraFiles = []*os.File{theirs} // becomes descriptor 3
 	v.cmd.Stderr = v.stderr
+	if c.Dir != "" {
+		v.cmd.Env = append(os.Environ(), "TMPDIR="+c.Dir) // for the overlays of disks
+	}
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,
 		Pdeathsig: syscall.SIGKILL,
