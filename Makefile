@@ -24,6 +24,8 @@ check:
 	go vet ./...
 	go tool staticcheck ./...
 
-# All tests, race detector on. Those of qemu and harness run real machines.
+# All tests: those of the packages with the race detector on (some of qemu's and
+# harness's run real machines), then the suite, as many specs at a time as CPUs.
 test: setup
-	go test -race ./...
+	go test -race $$(go list ./... | grep -v '/cases$$')
+	bin/seatrial qualify
