@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -68,11 +67,11 @@ writes ` + component.LockPath + ` and shows what changed.`,
 // error, or an interruption, leaves the file as it was.
 func updateLock(ctx context.Context, o *options, names []string) error {
 	if len(names) > 0 {
-		return errors.New("--update-lock refreshes the lock of all components: name none")
+		return misusef("--update-lock refreshes the lock of all components: name none")
 	}
 	text, err := os.ReadFile(component.LockPath)
 	if err != nil {
-		return fmt.Errorf("--update-lock works on the file %s of a checkout of seatrial: change into its folder: %w", component.LockPath, err)
+		return misusef("--update-lock works on the file %s of a checkout of seatrial: change into its folder: %w", component.LockPath, err)
 	}
 	old, err := component.ParseLock(text)
 	if err != nil {
@@ -103,10 +102,7 @@ func updateLock(ctx context.Context, o *options, names []string) error {
 	if text, err = fresh.Encode(); err != nil {
 		return err
 	}
-	if err := os.WriteFile(component.LockPath+".new", text, 0o644); err != nil {
-		return errors.Join(err, os.Remove(component.LockPath+".new"))
-	}
-	if err := os.Rename(component.LockPath+".new", component.LockPath); err != nil {
+	if err := replaceFile(component.LockPath, text); err != nil {
 		return err
 	}
 	fmt.Printf("%d added, %d changed, %d removed; rebuild seatrial to use the new lock file\n", counts["added"], counts["changed"], counts["removed"])

@@ -48,6 +48,9 @@ func TestBadInput(t *testing.T) {
 		"unknown component":  {[]string{"components", "kernle"}, 2, []string{`invalid argument "kernle"`, "--help"}},
 		"unknown benchmark":  {[]string{"bench", "boto"}, 2, []string{`invalid argument "boto"`}},
 
+		"lock of one component":   {[]string{"components", "--update-lock", "kernel"}, 2, []string{"name none"}},
+		"lock outside a checkout": {[]string{"components", "--update-lock"}, 2, []string{"no such file", "checkout"}},
+
 		"missing file":             {[]string{"build", "none.yml"}, 2, []string{"none.yml: no such file", "give the path of an image's YAML"}},
 		"missing file, run":        {[]string{"run", "none.yml"}, 2, []string{"none.yml: no such file"}},
 		"missing file, test":       {[]string{"test", "none.yml"}, 2, []string{"none.yml: no such file"}},

@@ -203,6 +203,13 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 			d.say("component %s differs from the lock file: %s", b.Ref, differs)
 		}
 	}
+	if d.live { // its rows are gone by now; elsewhere the lines have stayed
+		for _, b := range built {
+			for _, differs := range b.Drift() {
+				d.say("%s differs from the lock file: %s", b.Ref, differs)
+			}
+		}
+	}
 	return built, nil
 }
 
