@@ -191,24 +191,16 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 				d.drop("component " + under)
 			}
 			under = name
+			if strings.HasPrefix(step, component.Differs) {
+				d.say("component %s %s", name, step)
+				return
+			}
 			d.set("component "+name, step)
 		},
 	})
 	d.drop("component " + under)
 	if err != nil {
 		return nil, fmt.Errorf("%w; seatrial doctor says what this host lacks", remedy(err, "--cache"))
-	}
-	for _, b := range built {
-		for _, differs := range b.Drift() {
-			d.say("component %s differs from the lock file: %s", b.Ref, differs)
-		}
-	}
-	if d.live { // its rows are gone by now; elsewhere the lines have stayed
-		for _, b := range built {
-			for _, differs := range b.Drift() {
-				d.say("%s differs from the lock file: %s", b.Ref, differs)
-			}
-		}
 	}
 	return built, nil
 }

@@ -235,6 +235,9 @@ func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, er
 	return b, os.Rename(note+".new", note)
 }
 
+// Differs begins a step that tells how a component differs from the lock file.
+const Differs = "differs from the lock file: "
+
 // tell says how a component differs from the lock, or refuses it for that.
 func (o Options) tell(name string, b Built) error {
 	differs := b.Drift()
@@ -246,7 +249,7 @@ func (o Options) tell(name string, b Built) error {
 			"refresh the lock with seatrial components --update-lock, or build without --locked", strings.Join(differs, "\n  "))
 	}
 	for _, d := range differs {
-		o.Progress(name, "differs from the lock file: "+d)
+		o.Progress(name, Differs+d)
 	}
 	return nil
 }

@@ -26,10 +26,20 @@ type program struct {
 
 const containerdModule = "github.com/containerd/containerd/v2"
 
-// containerdTags leave out what a LinuxKit image never uses: Kubernetes' CRI
-// and the snapshotters for file systems that are not there. It halves the
-// start of containerd inside an emulated machine.
-const containerdTags = "no_cri no_btrfs no_devmapper no_zfs static_build osusergo netgo"
+// ownTags are those of our programs: statically linked, and without gRPC's
+// debug pages, whose templates keep the linker from leaving out what is not
+// used (17.5 MB instead of 10.8 MB for the service tool).
+const ownTags = "osusergo netgo grpcnotrace"
+
+// containerdTags leave out what a LinuxKit image never uses: Kubernetes' CRI,
+// the snapshotters for file systems that are not there, and the export of
+// traces to a collector. Without CRI alone containerd starts in half the time
+// inside an emulated machine.
+const containerdTags = ownTags + " static_build no_cri no_btrfs no_devmapper no_zfs no_tracing"
+
+// shimTags also leave out gRPC, as containerd's own build does: the shim speaks
+// ttrpc (14.3 MB become 8.1 MB).
+const shimTags = containerdTags + " no_grpc"
 
 // recipes are the sources of this package: how components are made.
 //

@@ -42,12 +42,12 @@ func setup(json string) map[string]string { return map[string]string{labelConfig
 // own describes a program of this repository.
 func own(name string, folders ...string) program {
 	folder := "boot/guest/cmd/" + name
-	return program{pkg: "./" + folder, folders: append(folders, folder), tags: "osusergo netgo"}
+	return program{pkg: "./" + folder, folders: append(folders, folder), tags: ownTags}
 }
 
 // containerdProgram describes a program of containerd.
-func containerdProgram(name string) program {
-	return program{pkg: containerdModule + "/cmd/" + name, tags: containerdTags}
+func containerdProgram(name, tags string) program {
+	return program{pkg: containerdModule + "/cmd/" + name, tags: tags}
 }
 
 func recipes() []recipe {
@@ -59,7 +59,7 @@ func recipes() []recipe {
 		{name: "runc", debs: []string{"runc"}, make: makeRunc},
 		{name: "crun", debs: []string{"crun"}, make: makeCrun},
 		{name: "containerd", make: makeContainerd, programs: []program{
-			containerdProgram("containerd"), containerdProgram("containerd-shim-runc-v2"), containerdProgram("ctr")}},
+			containerdProgram("containerd", containerdTags), containerdProgram("containerd-shim-runc-v2", shimTags), containerdProgram("ctr", containerdTags)}},
 		{name: "busybox", debs: busybox, make: makeBusybox, config: v1.Config{Cmd: []string{"/bin/sh"}, Env: searchPath}},
 		{name: "getty", debs: busybox, make: makeGetty, config: v1.Config{
 			Cmd: []string{"/usr/bin/getty.sh"}, Env: searchPath, Labels: setup(`{
@@ -95,7 +95,8 @@ func makeInit(k *kitchen) ([]file, error) {
 		return nil, err
 	}
 	files := []file{
-		{name: "init", mode: 0o755, data: initProgram},
+		// The kernel follows the link: /init need not be a second copy.
+		{name: "init", mode: 0o777, link: "sbin/init"},
 		{name: "sbin/init", mode: 0o755, data: initProgram},
 		{name: "usr/bin/service", mode: 0o755, data: service},
 	}
