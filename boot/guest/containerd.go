@@ -269,7 +269,7 @@ func (r *run) death(what string) error {
 func (c *containerd) keep(up bool) {
 	wait := minBackOff
 	if !up {
-		wait = maxBackOff
+		wait = time.Second // several starts have failed already
 	}
 	for {
 		if up {

@@ -116,8 +116,26 @@ func newTestMachine(t *testing.T) *testMachine {
 	tm.machine = m
 	tm.file(t, "/dev/null", "", 0o666)
 	stop := tm.reap()
-	t.Cleanup(func() { m.cancel(); m.helpers.Wait(); stop() })
+	t.Cleanup(func() { m.cancel(); m.helpers.Wait(); tm.killAll(); stop() })
 	return tm
+}
+
+// killAll ends the children that a test has left, and waits for them.
+func (tm *testMachine) killAll() {
+	tm.reaper.mu.Lock()
+	var left []*Process
+	for _, p := range tm.reaper.children {
+		left = append(left, p)
+	}
+	tm.reaper.mu.Unlock()
+	for _, p := range left {
+		_ = tm.reaper.Signal(Linux{}, p, unix.SIGKILL) // it may have ended
+		select {
+		case <-p.Done():
+		case <-time.After(10 * time.Second):
+			panic(fmt.Sprintf("process %d was never reaped: do two reapers run?", p.Pid))
+		}
+	}
 }
 
 // reap does what PID 1's main loop does on SIGCHLD.
