@@ -19,6 +19,7 @@ type Plan struct {
 	Image     *images.Image  // what is booted
 	Cmdline   string         // kernel command line instead of the image's; empty: the image's
 	NoInitrd  bool           // boot the kernel alone
+	Media     *images.Media  // boot from it instead of handing kernel and initramfs to QEMU; nil: do that
 	CPUs      int            // 0: 1
 	MemoryMiB int            // 0: 1024
 	Disks     []qemu.Disk    // none by default
@@ -134,5 +135,30 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 	if p.NoInitrd {
 		c.Initrd = ""
 	}
+	if p.Media != nil {
+		if p.Media.Image.Digest != p.Image.Digest {
+			return qemu.Config{}, fmt.Errorf("machine %s: the medium %s is of another image", p.Name, p.Media.Format)
+		}
+		p.insert(&c)
+	}
 	return c, nil
+}
+
+// KernelCmdline is what a kernel of the plan is told on a machine of arch. A
+// medium with a boot loader must be made with it: nothing can be added later.
+func (p Plan) KernelCmdline(arch string) string { return p.cmdline(arch) }
+
+// insert puts the plan's medium into a configuration. What the machine writes
+// on it is forgotten.
+func (p Plan) insert(c *qemu.Config) {
+	m := p.Media
+	line := images.ParseCmdline(c.Cmdline).With(m.Words...).String()
+	c.Kernel, c.Initrd, c.Cmdline = m.Kernel, m.Initrd, ""
+	if m.Kernel != "" {
+		c.Cmdline = line
+	}
+	c.Boot = qemu.Boot{UEFI: m.UEFI, CD: m.CD, TFTP: m.TFTP, Bootfile: m.Bootfile}
+	if m.Disk != "" {
+		c.Disks = append([]qemu.Disk{{Path: m.Disk, Format: m.DiskFormat, Serial: "medium", Snapshot: true}}, c.Disks...)
+	}
 }

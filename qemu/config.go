@@ -17,9 +17,10 @@ type Config struct {
 	CPU       string   // CPU model; empty: DefaultCPU
 	CPUs      int      // 0: 1
 	MemoryMiB int      // 0: 1024; at least 64
-	Kernel    string   // path of the kernel
+	Kernel    string   // path of the kernel; empty: the firmware boots from Boot or the first disk
 	Initrd    string   // path of the initramfs; empty: none
 	Cmdline   string   // kernel command line
+	Boot      Boot     // firmware, CD and network to boot from
 	Disks     []Disk   // virtio block devices, in order
 	Agent     bool     // a second UART, for the agent
 	Serial    Serial   // of arm64: what the serial line is
@@ -137,9 +138,16 @@ func (c Config) Command() (*Command, error) {
 		args = append(args, "-incoming", "defer")
 	}
 	args = append(args,
-		"-chardev", "socket,id=monitor,fd="+phMonitor, "-mon", "chardev=monitor,mode=control",
-		"-kernel", c.Kernel)
+		"-chardev", "socket,id=monitor,fd="+phMonitor, "-mon", "chardev=monitor,mode=control")
 	args = append(args, c.lines()...)
+	boot, err := c.Boot.args(c.Arch)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, boot...)
+	if c.Kernel != "" {
+		args = append(args, "-kernel", c.Kernel)
+	}
 	if c.Initrd != "" {
 		args = append(args, "-initrd", c.Initrd)
 	}
@@ -240,7 +248,10 @@ func (c Config) check() error {
 			bad("%s: %w", what, err)
 		}
 	}
-	readable("kernel", c.Kernel)
+	if c.Kernel != "" {
+		readable("kernel", c.Kernel)
+	}
+	c.checkBoot(bad)
 	if c.Initrd != "" {
 		readable("initramfs", c.Initrd)
 	}

@@ -60,7 +60,11 @@ func pid1() error {
 		}
 	}()
 	in, err := InRootfs()
-	if err == nil && in && os.Args[0] != boot.InitPath {
+	switch {
+	case err != nil || !in || os.Args[0] == boot.InitPath:
+	case onlyLoader("/"):
+		err = enterRoot(m.sys)
+	default:
 		if err = LeaveRootfs(m.sys); err == nil {
 			err = handOver()
 		}

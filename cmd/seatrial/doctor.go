@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,9 @@ missing. With --install, missing packages are installed through apt-get first.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all := needs(o.arch)
 			missing := find(all)
+			if install { // what is only needed for media as well, once it installs at all
+				missing = append(missing, missingForMedia(o.arch)...)
+			}
 			if install && len(missing) > 0 {
 				var err error
 				if missing, err = installMissing(cmd.Context(), all, missing); err != nil {
@@ -105,10 +109,15 @@ func sayHost(ctx context.Context, o *options, all []need, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		return writeJSON(map[string]any{"programs": all, "missing": []string{}, "host": h})
+		return writeJSON(map[string]any{"programs": all, "missing": []string{}, "host": h, "media": mediaNeeds(o.arch)})
 	}
 	for _, n := range all {
 		fmt.Printf("%-20s %s\n", n.Program, n.Path)
+	}
+	for _, n := range mediaNeeds(o.arch) {
+		if n.Path == "" {
+			fmt.Printf("%-20s missing, only needed for %s: apt-get install %s\n", filepath.Base(n.Program), n.For, n.Package)
+		}
 	}
 	fmt.Printf("%-20s %s\n%-20s %s, CPU model %s: %s\n%-20s %.1f: %s\n", "QEMU", h.Version,
 		"accelerator", h.Accel.Name, h.Accel.CPU, h.Accel.Why, "deadlines times", h.Scale, h.Why)

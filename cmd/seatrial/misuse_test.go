@@ -43,7 +43,10 @@ func TestBadInput(t *testing.T) {
 	}{
 		"unknown verb":       {[]string{"qualfy"}, 2, []string{`unknown command "qualfy"`, "Did you mean", "qualify", "--help"}},
 		"unknown flag":       {[]string{"build", "--outptu", "x"}, 2, []string{"unknown flag: --outptu", "--help"}},
-		"too many arguments": {[]string{"build", "a.yml", "b.yml"}, 2, []string{"accepts at most 1 arg"}},
+		"too many arguments": {[]string{"run", "a.yml", "b.yml"}, 2, []string{"accepts at most 1 arg"}},
+		"unknown format":     {[]string{"build", "-f", "iso"}, 2, []string{`unknown format "iso"`, "iso-bios +CD for BIOS"}},
+		"no BIOS there":      {[]string{"build", "-f", "iso-bios", "--arch", "arm64"}, 2, []string{"there is no BIOS on arm64, so no iso-bios"}},
+		"YAML from a server": {[]string{"build", "https://example.com/a.yml"}, 2, []string{"not fetched from the network", "curl"}},
 		"unknown arch":       {[]string{"build", "--arch", "mips"}, 2, []string{`unknown architecture "mips"`, "amd64, arm64"}},
 		"unknown component":  {[]string{"components", "kernle"}, 2, []string{`invalid argument "kernle"`, "--help"}},
 		"unknown benchmark":  {[]string{"bench", "boto"}, 2, []string{`invalid argument "boto"`}},

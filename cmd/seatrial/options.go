@@ -103,12 +103,12 @@ func (o *options) host(ctx context.Context) (harness.Host, error) {
 	return h, nil
 }
 
-// loadSpec reads the YAML file that was given, or the YAML that ships, for arch.
+// loadSpec reads the YAML files that were given, merged, or the YAML that ships, for arch.
 func loadSpec(arch string, args []string) (*images.Spec, error) {
 	if len(args) == 0 {
 		return images.ParseSpec("default.yml", images.DefaultFor(arch))
 	}
-	spec, err := images.LoadSpec(args[0])
+	spec, err := images.LoadSpec(args...)
 	if err == nil {
 		return spec, nil
 	}
@@ -116,8 +116,10 @@ func loadSpec(arch string, args []string) (*images.Spec, error) {
 	if errors.As(err, &wrong) {
 		return nil, err
 	}
-	if info, statErr := os.Stat(args[0]); statErr == nil && info.IsDir() {
-		return nil, misusef("%s is a folder, not an image's YAML; give the file, such as %s", args[0], filepath.Join(args[0], "image.yml"))
+	for _, arg := range args {
+		if info, statErr := os.Stat(arg); statErr == nil && info.IsDir() {
+			return nil, misusef("%s is a folder, not an image's YAML; give the file, such as %s", arg, filepath.Join(arg, "image.yml"))
+		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, misusef("%w; give the path of an image's YAML, or none for the image that ships", err)

@@ -210,12 +210,27 @@ func (s *Suite) Load(ctx ginkgo.SpecContext, path string) *images.Image {
 
 // Build builds the image of a specification, or finds it built already.
 func (s *Suite) Build(ctx ginkgo.SpecContext, spec *images.Spec) *images.Image {
-	store, err := images.OpenStore(filepath.Join(s.world.Cache, "store"))
-	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
-	b := &images.Builder{Source: images.Resolve(store), Arch: s.world.Host.Arch, Dir: filepath.Join(s.world.Cache, "images")}
-	im, err := b.Build(ctx, spec)
+	im, err := s.builder().Build(ctx, spec)
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return im
+}
+
+// Media makes a medium of an image, or finds it made already. Its kernel is
+// told what a plan of the image with the tweaks tells it.
+func (s *Suite) Media(ctx ginkgo.SpecContext, im *images.Image, format images.Format, tweaks ...Tweak) *images.Media {
+	plan := harness.Plan{Image: im}
+	for _, t := range tweaks {
+		t(&plan)
+	}
+	m, err := s.builder().Media(ctx, im, format, plan.KernelCmdline(s.world.Host.Arch))
+	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
+	return m
+}
+
+func (s *Suite) builder() *images.Builder {
+	store, err := images.OpenStore(filepath.Join(s.world.Cache, "store"))
+	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
+	return &images.Builder{Source: images.Resolve(store), Arch: s.world.Host.Arch, Dir: filepath.Join(s.world.Cache, "images")}
 }
 
 // slug turns a spec's text into a file name.

@@ -1,0 +1,63 @@
+package cases
+
+import (
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/harness/suite"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// mediumTime is for firmware that reads the whole image through an emulated
+// controller, on a busy host.
+const mediumTime = SpecTimeout(8 * time.Minute)
+
+// fromMedium boots from a medium of an image.
+func fromMedium(m *images.Media) suite.Tweak {
+	return func(p *harness.Plan) { p.Media = m }
+}
+
+// The image that ships comes up from every medium with all its services, and
+// cleanly goes down again. The first lines show that the machine was really
+// booted from it: what loaded the kernel leaves its trace.
+var _ = Describe("the image that ships, booted from", Label("media"), func() {
+	DescribeTable("a medium", func(ctx SpecContext, format images.Format, trace, other string) {
+		im := trial.Default(ctx)
+		if !format.Supports(im.Arch) {
+			Skip("there is no BIOS on " + im.Arch)
+		}
+		vm := trial.BootReady(ctx, im, fromMedium(trial.Media(ctx, im, format)))
+		Expect(vm).To(suite.Print(trace))
+		Expect(vm).NotTo(suite.Print(other))
+		Expect(vm).To(suite.Print(`^init: ready`))
+		Expect(vm).To(suite.BeFaultFree())
+		Expect(run(ctx, vm, "@cat", "/proc/1/cmdline")).To(HavePrefix("/sbin/init"))
+		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`))
+		Expect(vm.PowerOff(ctx)).To(Succeed())
+	},
+		Entry("kernel+squashfs", mediumTime, images.KernelSquashfs, `Command line: .*root=/dev/vda`, `EFI v`),
+		Entry("iso-bios", mediumTime, images.ISOBIOS, `Command line: BOOT_IMAGE=/kernel`, `EFI v`),
+		Entry("iso-efi", mediumTime, images.ISOEFI, `EFI stub: Loaded initrd`, `BOOT_IMAGE=`),
+		Entry("raw-bios", mediumTime, images.RawBIOS, `Command line: BOOT_IMAGE=/kernel`, `EFI v`),
+		Entry("raw-efi", mediumTime, images.RawEFI, `EFI stub: Loaded initrd`, `BOOT_IMAGE=`),
+		Entry("qcow2-bios", mediumTime, images.QcowBIOS, `Command line: BOOT_IMAGE=/kernel`, `EFI v`),
+		Entry("qcow2-efi", mediumTime, images.QcowEFI, `EFI stub: Loaded initrd`, `BOOT_IMAGE=`),
+		Entry("netboot", mediumTime, images.Netboot, `Command line: .*initrd=initrd.img`, `EFI v`),
+	)
+
+	It("a squashfs root is read-only, and one that is not there is named", func(ctx SpecContext) {
+		im := trial.Default(ctx)
+		m := trial.Media(ctx, im, images.KernelSquashfs)
+		vm := trial.BootReady(ctx, im, fromMedium(m))
+		Expect(run(ctx, vm, "@cat", "/proc/mounts")).To(MatchRegexp(`(?m)^/dev/vda / squashfs ro`))
+
+		gone := *m
+		gone.Disk = ""
+		lost := trial.Boot(ctx, im, fromMedium(&gone))
+		Expect(lost.Await(ctx, "ready")).To(suite.BeVerdict(reports.Guest, `/dev/vda`))
+	}, mediumTime)
+})

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/qemu"
+)
+
+// builtMedium is what build --json says of a medium.
+type builtMedium struct {
+	Format  images.Format `json:"format"`
+	Digest  string        `json:"digest"`
+	Cmdline string        `json:"cmdline"`
+	Files   []string      `json:"files"`
+}
+
+// formatHelp lists the formats with what they are.
+func formatHelp() string {
+	var b strings.Builder
+	for _, f := range images.Formats() {
+		fmt.Fprintf(&b, "  %-16s %s\n", f, f.About())
+	}
+	return b.String()
+}
+
+// formats checks the formats that were asked for, before anything is built.
+func formats(names []string, arch string) ([]images.Format, error) {
+	var list []images.Format
+	for _, name := range names {
+		f := images.Format(name)
+		switch {
+		case f.About() == "":
+			return nil, misusef("unknown format %q; there are:\n%s", name, strings.TrimRight(formatHelp(), "\n"))
+		case !f.Supports(arch):
+			return nil, misusef("there is no BIOS on %s, so no %s; choose a format for UEFI, or kernel+initrd", arch, f)
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+// media makes media of an image.
+func (o *options) media(ctx context.Context, im *images.Image, list []images.Format, d *display) ([]*images.Media, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	b := &images.Builder{
+		Arch: o.arch, Dir: filepath.Join(cache, "images"),
+		Progress: func(step string) { d.set("image "+im.Name, step) },
+	}
+	defer d.drop("image " + im.Name)
+	var made []*images.Media
+	for _, f := range list {
+		m, err := b.Media(ctx, im, f, "")
+		if err != nil {
+			return nil, remedy(err, "--cache")
+		}
+		made = append(made, m)
+	}
+	return made, nil
+}
+
+// mediaNeeds are the programs for media that this host lacks or has. Nothing
+// else needs them, so their absence is no failure of the host.
+func mediaNeeds(arch string) []need {
+	var all []need
+	for _, t := range images.Tools() {
+		all = append(all, need{Program: t.Name, Package: t.Package, For: t.For, Path: t.Find()})
+	}
+	firmware, _, err := qemu.Firmware(arch)
+	if err != nil {
+		firmware = ""
+	}
+	return append(all, need{Program: "UEFI firmware", Package: qemu.FirmwarePackage(arch), For: "booting UEFI media", Path: firmware})
+}
+
+// missingForMedia are the packages of the programs that media need and that
+// are not here, each once.
+func missingForMedia(arch string) []string {
+	var packages []string
+	for _, n := range mediaNeeds(arch) {
+		if n.Path == "" && !slices.Contains(packages, n.Package) {
+			packages = append(packages, n.Package)
+		}
+	}
+	return packages
+}
