@@ -251,6 +251,35 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// A file system that takes nothing is named, with the flag that chooses another.
+func TestReadOnlyPlaces(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_RDONLY, "size=64k"); err != nil {
+		t.Skip("needs to mount a small file system: ", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	for flag, args := range map[string][]string{
+		"-o":      {"build", "guest.yml", "-o", dir + "/o"},
+		"--cache": {"build", "guest.yml", "--cache", dir + "/c"},
+		"--out":   {"qualify", "suite", "--install=false", "--out", dir + "/q"},
+	} {
+		s := newShop(t)
+		s.stock("amd64", guestText)
+		if err := os.Mkdir(filepath.Join(s.dir, "suite"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.write("suite/x_test.go", "package suite\n")
+		got := s.run(args...)
+		if got.status != 3 || !strings.Contains(got.stderr, "read-only file system") || !strings.Contains(got.stderr, "write to with "+flag) {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	s := newShop(t)
 	for line, want := range map[string]string{

@@ -137,6 +137,11 @@ func (o *options) image(ctx context.Context, args []string, d *display) (*images
 	if _, err := o.components(ctx, ownComponents(spec), d); err != nil {
 		return nil, err
 	}
+	return o.assemble(ctx, spec, d)
+}
+
+// assemble builds the image of a spec from component images as they are.
+func (o *options) assemble(ctx context.Context, spec *images.Spec, d *display) (*images.Image, error) {
 	cache, err := o.cacheDir()
 	if err != nil {
 		return nil, err

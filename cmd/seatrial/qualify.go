@@ -163,7 +163,11 @@ func (o *options) qualifyIn(ctx context.Context, dir, cache, suite string, f *qu
 	if _, err := o.components(ctx, allComponents(), w.d); err != nil {
 		return err
 	}
-	if _, err := o.image(ctx, nil, w.d); err != nil {
+	spec, err := loadSpec(o.arch, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := o.assemble(ctx, spec, w.d); err != nil {
 		return err
 	}
 	binary, ginkgo := filepath.Join(temp, "suite.test"), filepath.Join(temp, "ginkgo")

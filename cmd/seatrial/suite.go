@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -59,12 +60,18 @@ func runSuite(ctx context.Context, argv []string, log string, w *watch) error {
 }
 
 // attendSuite shows progress until the suite's end. When ctx ends the group is
-// interrupted; if that does not help it is killed.
+// interrupted; if that does not help, or we are interrupted again, it is killed.
 func attendSuite(ctx context.Context, group int, ended <-chan error, w *watch) error {
 	tick := time.NewTicker(redraw)
 	defer tick.Stop()
 	interrupt := ctx.Done()
 	var giveUp <-chan time.Time
+	again := make(chan os.Signal, 1)
+	defer signal.Stop(again)
+	kill := func(why string) error {
+		_ = syscall.Kill(-group, syscall.SIGKILL) // ESRCH: it has ended just now
+		return fmt.Errorf("the suite %s and was killed (%v): %w", why, <-ended, ctx.Err())
+	}
 	for {
 		select {
 		case err := <-ended:
@@ -73,16 +80,17 @@ func attendSuite(ctx context.Context, group int, ended <-chan error, w *watch) e
 			w.look()
 		case <-interrupt:
 			interrupt = nil
-			w.d.say("interrupted: ending the machines")
+			signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+			w.d.say("interrupted: ending the machines; interrupt again to kill them")
 			// ESRCH: it has ended just now, and the next turn finds out.
 			_ = syscall.Kill(-group, syscall.SIGINT)
 			timer := time.NewTimer(interruptGrace)
 			defer timer.Stop()
 			giveUp = timer.C
+		case <-again:
+			return kill("was interrupted twice")
 		case <-giveUp:
-			_ = syscall.Kill(-group, syscall.SIGKILL)
-			err := <-ended
-			return fmt.Errorf("the suite did not end within %v of the interrupt and was killed (%v): %w", interruptGrace, err, ctx.Err())
+			return kill(fmt.Sprintf("did not end within %v of the interrupt", interruptGrace))
 		}
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -178,5 +180,34 @@ func TestRunSuiteInterrupted(t *testing.T) {
 	}
 	if _, err := os.Stat(ended); errors.Is(err, fs.ErrNotExist) {
 		t.Error("the interrupt did not reach a process of the group")
+	}
+}
+
+// A suite that does not hear the interrupt is killed by the second one.
+func TestRunSuiteInterruptedTwice(t *testing.T) {
+	// Or our own signals would end this test, a late one even after it is over.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	began := filepath.Join(t.TempDir(), "began")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- runScript(t, ctx, "trap '' INT; echo > '"+began+"'; while :; do sleep 0.01; done")
+	}()
+	await(t, "the suite", func() bool { _, err := os.Stat(began); return err == nil })
+	cancel()
+	var err error
+	await(t, "the end of the suite", func() bool {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "interrupted twice") {
+		t.Errorf("%v", err)
 	}
 }
