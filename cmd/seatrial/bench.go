@@ -34,7 +34,7 @@ type group struct {
 }
 
 // groups are all there are, in the order they run.
-func groups() []group { return []group{bootGroup()} }
+func groups() []group { return []group{bootGroup(), imagesGroup()} }
 
 func groupNames() []string {
 	var names []string
