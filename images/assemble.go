@@ -39,15 +39,53 @@ func (a *assembly) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{a.init, a.volumes, a.bundles, a.files} {
+	for _, step := range []func(context.Context) error{a.init, a.volumes, a.bundles} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
+	a.b.say("%s: writing the initramfs", a.spec.Name)
 	if err := a.write(ctx, kernel); err != nil {
 		return err
 	}
 	a.b.say("%s: built in %s", a.spec.Name, took(start))
+	return nil
+}
+
+// runOver writes the image that is another one with the spec's files and
+// command line. The contents of files are copied once, from initramfs to
+// initramfs, and never unpacked.
+func (a *assembly) runOver(ctx context.Context, base *Image) (err error) {
+	start := time.Now()
+	if a.spool, err = newSpool(a.dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.spool.file.Close()) }()
+	root, initrd, err := base.root()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, initrd.Close()) }()
+	a.root = root
+	if n := base.UcodeSize; n > 0 {
+		a.ucode = &entry{inode: &inode{mode: typeFile, data: initrd, size: n}}
+	}
+	kernel, err := os.Open(base.KernelPath)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	info, err := kernel.Stat()
+	if err != nil {
+		return err
+	}
+	if err := a.files(ctx); err != nil {
+		return err
+	}
+	if err := a.write(ctx, &entry{inode: &inode{mode: typeFile, data: kernel, size: info.Size()}}); err != nil {
+		return err
+	}
+	a.b.say("%s: files and command line added in %s", a.spec.Name, took(start))
 	return nil
 }
 
@@ -221,7 +259,6 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 			*l.to = append(*l.to, c.Name)
 		}
 	}
-	a.b.say("%s: writing the initramfs", a.spec.Name)
 	for _, part := range []struct {
 		name  string
 		write func(io.Writer) error

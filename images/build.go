@@ -68,13 +68,34 @@ func (b *Builder) build(ctx context.Context, s *Spec) (*Image, error) {
 	}
 	found, err := onceIn(ctx, b, key, loadImage, func(ctx context.Context, dir string) error {
 		a := &assembly{b: b, spec: s, dir: dir, components: components, sources: sources, trees: map[string]*tree{}, shared: map[string]string{}}
-		return a.run(ctx)
+		bare := s.bare()
+		if bare == nil {
+			return a.run(ctx)
+		}
+		base, err := b.build(ctx, bare)
+		if err != nil {
+			return err
+		}
+		return a.runOver(ctx, base)
 	})
 	if err != nil {
 		return nil, err
 	}
 	found.value.lease = found.file
 	return found.value, nil
+}
+
+// bare is the spec without its files and command line, which change more often
+// than all else and cost little to add: what is built of it is kept and is the
+// start of every image that differs from it only in them. Nil if the spec has
+// neither.
+func (s *Spec) bare() *Spec {
+	if len(s.Files) == 0 && s.Kernel.Cmdline == "" {
+		return nil
+	}
+	bare := *s
+	bare.Files, bare.Kernel.Cmdline = nil, ""
+	return &bare
 }
 
 func (b *Builder) say(format string, args ...any) {

@@ -90,7 +90,7 @@ func TestCache(t *testing.T) {
 	if info, err := os.Stat(mended.InitrdPath); err != nil || info.Size() <= 100 {
 		t.Errorf("an image that was cut short is given out: %v, %v", info, err)
 	}
-	onlyImages(t, dir, 2)
+	onlyImages(t, dir, 3) // two, and what both began with
 }
 
 // onlyImages fails if there is anything but n complete images in a cache.
@@ -209,7 +209,7 @@ func TestBuildConcurrent(t *testing.T) {
 	if written != 1 {
 		t.Errorf("built %d times", written)
 	}
-	onlyImages(t, dir, 1)
+	onlyImages(t, dir, 2)
 }
 
 const childBuild = "SEATRIAL_TEST_BUILD"
@@ -259,7 +259,7 @@ func TestKilledBuild(t *testing.T) {
 	if _, err := b.Build(t.Context(), spec(t, head)); err != nil {
 		t.Fatal(err)
 	}
-	onlyImages(t, dir, 2)
+	onlyImages(t, dir, 3)
 }
 
 func TestExport(t *testing.T) {

@@ -37,7 +37,7 @@ type decoder struct {
 // parse returns the root of the text's only document; nil after a problem.
 func (d *decoder) parse(src []byte) *yaml.Node {
 	if len(src) > maxYAML {
-		d.problem("", fmt.Sprintf("the text has %d bytes", len(src)), fmt.Sprintf("%d is the limit: move long contents into files and name them with source", maxYAML))
+		d.misplaced(place{}, "", fmt.Sprintf("the text has more than %d bytes", maxYAML), "that is the limit: move long contents into files and name them with source")
 		return nil
 	}
 	if strings.TrimSpace(string(src)) == "" {

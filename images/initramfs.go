@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 
@@ -71,15 +70,11 @@ func record(name string, n *inode, number, names uint64, again bool) cpio.Record
 // ReadFile returns a file of the image's initramfs, with symbolic links
 // followed, and its mode. The error wraps [fs.ErrNotExist] if there is none.
 func (im *Image) ReadFile(name string) ([]byte, fs.FileMode, error) {
-	f, err := os.Open(im.InitrdPath)
+	t, f, err := im.root()
 	if err != nil {
 		return nil, 0, fmt.Errorf("images: cannot read the image %s: %w", im.Name, err)
 	}
 	defer f.Close()
-	t, err := readInitramfs(io.NewSectionReader(f, im.UcodeSize, 1<<62))
-	if err != nil {
-		return nil, 0, fmt.Errorf("images: the initramfs %s is damaged: %w", im.InitrdPath, err)
-	}
 	e := t.resolve(name)
 	if e == nil {
 		return nil, 0, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}

@@ -125,7 +125,7 @@ func TestMediaFailure(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	im.KernelPath = kernel
-	onlyImages(t, b.Dir, 1)
+	onlyImages(t, b.Dir, 2)
 }
 
 func TestTarMedium(t *testing.T) {
