@@ -6,28 +6,30 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Config is everything that decides QEMU's command line.
 type Config struct {
-	Name      string   // of the machine, shown by QEMU; may be empty
-	Binary    string   // path of qemu-system-*
-	Arch      string   // of the guest: "amd64" or "arm64"
-	Accel     string   // "tcg" or "kvm"; empty: "tcg"
-	CPU       string   // CPU model; empty: DefaultCPU
-	CPUs      int      // 0: 1
-	MemoryMiB int      // 0: 1024; at least 64
-	Kernel    string   // path of the kernel; empty: the firmware boots from Boot or the first disk
-	Initrd    string   // path of the initramfs; empty: none
-	Cmdline   string   // kernel command line
-	Boot      Boot     // firmware, CD and network to boot from
-	Disks     []Disk   // virtio block devices, in order
-	Agent     bool     // a second UART, for the agent
-	Serial    Serial   // of arm64: what the serial line is
-	RAM       RAM      // where the guest's memory lies; zero: nowhere in particular
-	Incoming  bool     // do not start, wait for the state of a saved machine: see VM.Load
-	Dir       string   // for qemu.stderr and qmp.jsonl; empty: they are not kept
-	Extra     []string // further arguments, passed as they are
+	Name      string        // of the machine, shown by QEMU; may be empty
+	Binary    string        // path of qemu-system-*
+	Arch      string        // of the guest: "amd64" or "arm64"
+	Accel     string        // "tcg" or "kvm"; empty: "tcg"
+	CPU       string        // CPU model; empty: DefaultCPU
+	CPUs      int           // 0: 1
+	MemoryMiB int           // 0: 1024; at least 64
+	Kernel    string        // path of the kernel; empty: the firmware boots from Boot or the first disk
+	Initrd    string        // path of the initramfs; empty: none
+	Cmdline   string        // kernel command line
+	Boot      Boot          // firmware, CD and network to boot from
+	Disks     []Disk        // virtio block devices, in order
+	Agent     bool          // a second UART, for the agent
+	Serial    Serial        // of arm64: what the serial line is
+	RAM       RAM           // where the guest's memory lies; zero: nowhere in particular
+	Incoming  bool          // do not start, wait for the state of a saved machine: see VM.Load
+	Dir       string        // for qemu.stderr and qmp.jsonl; empty: they are not kept
+	Extra     []string      // further arguments, passed as they are
+	Grace     time.Duration // for QEMU to obey, before the next rung of VM.Quit's ladder; 0: 3 s
 }
 
 // Serial says what carries the serial line of an arm64 machine. The virt board

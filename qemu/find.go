@@ -5,10 +5,23 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"time"
 )
 
 var versionLine = regexp.MustCompile(`version (\d+\.\d+\.\d+)`)
+
+// oldest is the QEMU of Debian 12, with which everything here is tested.
+const oldest = "7.2.0"
+
+// older compares version numbers of three parts.
+func older(a, b string) bool {
+	var x, y [3]int
+	// What does not scan stays 0, and the expression in versionLine lets nothing else through.
+	_, _ = fmt.Sscanf(a, "%d.%d.%d", &x[0], &x[1], &x[2])
+	_, _ = fmt.Sscanf(b, "%d.%d.%d", &y[0], &y[1], &y[2])
+	return slices.Compare(x[:], y[:]) < 0
+}
 
 // Find looks for the QEMU of a guest architecture in PATH and asks its
 // version. The error says how to install it.
@@ -34,6 +47,9 @@ func Find(arch string) (binary, version string, err error) {
 	m := versionLine.FindSubmatch(out)
 	if m == nil {
 		return "", "", fmt.Errorf("%s --version says %q, which holds no version", binary, out)
+	}
+	if v := string(m[1]); older(v, oldest) {
+		return "", "", fmt.Errorf("%s is QEMU %s, which is too old: %s or newer is needed; on Debian 12 and Ubuntu 24.04: apt-get install %s", binary, v, oldest, pkg)
 	}
 	return binary, string(m[1]), nil
 }

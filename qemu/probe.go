@@ -130,6 +130,10 @@ func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
 	return kvm, nil
 }
 
+// trialGrace is how long a trial guest's QEMU may take to obey: one that hangs
+// has nothing to lose.
+const trialGrace = 200 * time.Millisecond
+
 // try runs the trial guest once.
 func (o ProbeOptions) try(ctx context.Context, accel string, limit time.Duration) (a Accel, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end in %v", limit))
@@ -140,7 +144,7 @@ func (o ProbeOptions) try(ctx context.Context, accel string, limit time.Duration
 	}
 	began := time.Now()
 	a = Accel{Name: accel, CPU: DefaultCPU(o.Arch, accel)}
-	v, err := Start(ctx, Config{Name: "trial", Binary: o.Binary, Arch: o.Arch, Accel: accel, CPU: a.CPU, MemoryMiB: 64, Kernel: kernel})
+	v, err := Start(ctx, Config{Name: "trial", Binary: o.Binary, Arch: o.Arch, Accel: accel, CPU: a.CPU, MemoryMiB: 64, Kernel: kernel, Grace: trialGrace})
 	if err != nil {
 		return Accel{}, err
 	}

@@ -157,7 +157,7 @@ func TestStartSaysWhatQEMUSaid(t *testing.T) {
 
 func TestStartDoesNotWaitForAMuteQEMU(t *testing.T) {
 	c := config(t)
-	c.Binary = fake(t, "exec sleep 100")
+	c.Binary, c.Grace = fake(t, "exec sleep 100"), 50*time.Millisecond
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("enough"))
 	defer cancel()
 	if _, err := Start(ctx, c); err == nil || !strings.Contains(err.Error(), "enough") {

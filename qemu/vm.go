@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 // VM is a QEMU process with everything attached.
 type VM struct {
 	command *Command
+	grace   time.Duration
 	cmd     *exec.Cmd
 	qmp     *QMP
 	serial  *os.File // our ends of the terminals
@@ -69,7 +71,7 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{command: command, done: make(chan struct{}), stderr: &tail{}}
+	v := &VM{command: command, grace: cmp.Or(c.Grace, killGrace), done: make(chan struct{}), stderr: &tail{}}
 	if err := v.launch(ctx, c); err != nil {
 		if v.cmd != nil && v.cmd.Process != nil {
 			err = &StartError{Command: command.String(), Err: err, Stderr: v.stderrAfterEnd(v.Close())}
@@ -255,7 +257,9 @@ func (v *VM) PID() int { return v.cmd.Process.Pid }
 // Done is closed when QEMU is gone.
 func (v *VM) Done() <-chan struct{} { return v.done }
 
-// killGrace is the time between the rungs of Quit's ladder.
+// killGrace is the time between the rungs of Quit's ladder, if Config.Grace
+// says nothing else. An idle QEMU obeys in milliseconds; one that writes out a
+// disk on a loaded host may need a second.
 const killGrace = 3 * time.Second
 
 // Quit ends QEMU: by the monitor, then SIGTERM, then SIGKILL. It returns when
@@ -266,7 +270,7 @@ func (v *VM) Quit(ctx context.Context) error {
 	v.mu.Unlock()
 	rungs := []func(){
 		func() {
-			quitCtx, cancel := context.WithTimeout(ctx, killGrace)
+			quitCtx, cancel := context.WithTimeout(ctx, v.grace)
 			defer cancel()
 			// A monitor that does not answer is what the next rung is for.
 			_ = v.qmp.Do(quitCtx, "quit", nil, nil)
@@ -281,7 +285,7 @@ func (v *VM) Quit(ctx context.Context) error {
 		select {
 		case <-v.done:
 			return nil
-		case <-time.After(killGrace):
+		case <-time.After(v.grace):
 		case <-ctx.Done():
 		}
 	}
@@ -309,7 +313,7 @@ func (v *VM) Close() error {
 	v.close.Do(func() {
 		var errs []error
 		if v.cmd != nil && v.cmd.Process != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), killGrace)
+			ctx, cancel := context.WithTimeout(context.Background(), v.grace)
 			defer cancel()
 			errs = append(errs, v.Quit(ctx))
 		}

@@ -34,7 +34,7 @@ type group struct {
 }
 
 // groups are all there are, in the order they run.
-func groups() []group { return []group{bootGroup(), initGroup()} }
+func groups() []group { return []group{bootGroup(), initGroup(), forkGroup(), soakGroup()} }
 
 func groupNames() []string {
 	var names []string

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +32,24 @@ type line struct {
 // dialogue is, by command, what QEMU said from it to the next one.
 type dialogue map[string][]json.RawMessage
 
-func record(name string) (dialogue, error) {
+// record reads dialogues; what a command leads to in the first that has it counts.
+func record(names ...string) (dialogue, error) {
+	all := dialogue{}
+	for _, name := range names {
+		d, err := recordOne(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for command, said := range d {
+			if _, ok := all[command]; !ok {
+				all[command] = said
+			}
+		}
+	}
+	return all, nil
+}
+
+func recordOne(name string) (dialogue, error) {
 	b, err := recordings.ReadFile("testdata/" + name)
 	if err != nil {
 		return nil, err
@@ -41,7 +59,7 @@ func record(name string) (dialogue, error) {
 	for raw := range bytes.Lines(b) {
 		var l line
 		if err := json.Unmarshal(raw, &l); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, err
 		}
 		if l.Execute != "" {
 			command = l.Execute
@@ -93,11 +111,11 @@ func perform(play Play, args []string) error {
 		return err
 	}
 	q.conn = conn.(*net.UnixConn)
-	recording := "save.jsonl"
+	recordings := []string{"save.jsonl", "load.jsonl"}
 	if m.Has("-incoming", "defer") {
-		recording = "load.jsonl"
+		slices.Reverse(recordings)
 	}
-	if q.answers, err = record(recording); err != nil {
+	if q.answers, err = record(recordings...); err != nil {
 		return err
 	}
 	gone := make(chan error, 1)

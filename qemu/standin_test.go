@@ -1,0 +1,182 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seatrial/seatrial/qemu/qemutest"
+)
+
+func TestMain(m *testing.M) {
+	ok := func(m *qemutest.Machine) {
+		fmt.Fprint(m.Serial, "OK\n")
+		m.End(ReasonReset)
+	}
+	late := func(m *qemutest.Machine) {
+		time.Sleep(50 * time.Millisecond) // what the machine takes to get there
+		ok(m)
+	}
+	kvm := func(m *qemutest.Machine) bool { return m.Has("-accel", "kvm") }
+	qemutest.Main(m, qemutest.Plays{
+		"kvm-fast": {Guest: func(m *qemutest.Machine) {
+			if kvm(m) {
+				ok(m)
+			} else {
+				late(m)
+			}
+		}},
+		"kvm-slow": {Guest: func(m *qemutest.Machine) {
+			if kvm(m) {
+				late(m)
+			} else {
+				ok(m)
+			}
+		}},
+		"kvm-silent": {Guest: func(m *qemutest.Machine) {
+			if !kvm(m) {
+				ok(m)
+			}
+		}},
+		"kvm-aborts": {Guest: ok, Fail: func(m *qemutest.Machine) string {
+			if kvm(m) {
+				return "error: failed to set MSR 0x10a"
+			}
+			return ""
+		}},
+		"counter": {Guest: func(m *qemutest.Machine) {
+			digit, b := byte('0'), make([]byte, 1)
+			if m.Loaded {
+				digit = m.Memory()[0]
+			}
+			for {
+				if _, err := m.Serial.Read(b); err != nil {
+					return
+				}
+				digit++
+				m.SetMemory([]byte{digit})
+				if _, err := m.Serial.Write([]byte{digit}); err != nil {
+					return
+				}
+			}
+		}},
+	})
+}
+
+// KVM is used if the trial guest ran under it, with the CPU model that will be
+// used, and faster; for every other case the answer names the reason.
+func TestProbeJudgesKVM(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "kvm")
+	if err := os.WriteFile(device, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for play, want := range map[string]struct{ name, why string }{
+		"kvm-fast":   {"kvm", "under KVM and"},
+		"kvm-slow":   {"tcg", "KVM works, but"},
+		"kvm-silent": {"tcg", "no end in"},
+		"kvm-aborts": {"tcg", "failed to set MSR 0x10a"},
+	} {
+		t.Run(play, func(t *testing.T) {
+			a, err := Probe(t.Context(), ProbeOptions{Binary: qemutest.Binary(t, play), Arch: runtime.GOARCH, Dir: t.TempDir(), Device: device, Limit: 2 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.Name != want.name || !strings.Contains(a.Why, want.why) || a.CPU != DefaultCPU(runtime.GOARCH, want.name) || a.Took <= 0 {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	a, err := Probe(t.Context(), ProbeOptions{Binary: qemutest.Binary(t, "kvm-fast"), Arch: other, Dir: t.TempDir(), Device: device})
+	if err != nil || a.Name != "tcg" || !strings.Contains(a.Why, "is emulated") {
+		t.Errorf("a foreign architecture: %+v, %v", a, err)
+	}
+}
+
+// What tests show with the stand-in is worth as much as it is like QEMU.
+func TestStandInIsLikeQEMU(t *testing.T) {
+	genuine := counting(t, "amd64")
+	standIn := genuine
+	standIn.Binary = qemutest.Binary(t, "counter")
+	var said [][]string
+	for _, c := range []Config{genuine, standIn} {
+		dir := t.TempDir()
+		c.RAM.File, c.Dir = filepath.Join(dir, "ram"), dir
+		state := saved(t, c, true)
+		next := c
+		next.Incoming, next.RAM.Private, next.Dir = true, true, t.TempDir()
+		v := start(t, next)
+		if err := v.Load(t.Context(), bytes.NewReader(state), true); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(t, v); got != "3" {
+			t.Errorf("%s: the digit is %s", c.Binary, got)
+		}
+		if err := v.Quit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if e := v.Exit(); e.Status != 0 || e.Reason != ReasonQuit {
+			t.Errorf("%s: %+v", c.Binary, e)
+		}
+		var events []string
+		for _, e := range v.QMP().past() {
+			events = append(events, fmt.Sprint(e.Event, e.Data["status"]))
+		}
+		said = append(said, events)
+	}
+	if !slices.Equal(said[0], said[1]) {
+		t.Errorf("QEMU says %q, the stand-in %q", said[0], said[1])
+	}
+}
+
+// A machine that does not obey is made to, one rung after another.
+func TestQuitLadder(t *testing.T) {
+	for name, script := range map[string]string{"heeds SIGTERM": "exec sleep 100", "heeds nothing": "trap '' TERM; exec sleep 100"} {
+		t.Run(name, func(t *testing.T) {
+			c := config(t)
+			c.Binary, c.Grace = fake(t, script), 50*time.Millisecond
+			v := &VM{grace: c.Grace, done: make(chan struct{}), stderr: &tail{}}
+			v.command = &Command{Binary: c.Binary}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if err := v.launch(ctx, c); err == nil {
+				t.Fatal("a QEMU that says nothing has started")
+			}
+			began := time.Now()
+			if err := v.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if !v.isDone() {
+				t.Error("it is still there")
+			}
+		})
+	}
+}
+
+func TestFindRefusesOldQEMU(t *testing.T) {
+	for version, good := range map[string]bool{"6.2.0": false, "7.1.99": false, "7.2.0": true, "7.10.0": true, "10.0.2": true} {
+		dir := t.TempDir()
+		script := "#!/bin/sh\necho QEMU emulator version " + version
+		if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir)
+		_, got, err := Find("amd64")
+		if good && (err != nil || got != version) || !good && (err == nil || !strings.Contains(err.Error(), version+", which is too old: 7.2.0")) {
+			t.Errorf("%s: %q, %v", version, got, err)
+		}
+	}
+}
