@@ -215,6 +215,16 @@ func (m *Machine) PID() int { return m.vm.PID() }
 // QMP is the machine's monitor.
 func (m *Machine) QMP() *qemu.QMP { return m.vm.QMP() }
 
+// Forwarded is the address on this host behind which a TCP port of the machine
+// answers; the plan must forward it on the n-th network card (from 0).
+func (m *Machine) Forwarded(ctx context.Context, nic, port int) (string, error) {
+	addr, err := m.vm.Forwarded(ctx, nic, port)
+	if err != nil {
+		return "", fmt.Errorf("machine %s: %w", m.plan.Name, err)
+	}
+	return addr, nil
+}
+
 // Done is closed when QEMU is gone.
 func (m *Machine) Done() <-chan struct{} { return m.vm.Done() }
 

@@ -111,7 +111,7 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 	if err != nil {
 		return shape{}, err
 	}
-	config.Name = "template"
+	config.Name, config.NICs = "template", p.NICs // not the addresses of one machine
 	command, err := config.Command()
 	if err != nil {
 		return shape{}, err
@@ -211,8 +211,9 @@ type template struct {
 	Why   string            `json:"why,omitempty"` // it is not RungRAM
 	Nonce string            `json:"nonce"`         // only its memory and this file have it
 	Hello string            `json:"hello"`         // the agent's build
-	At    time.Duration     `json:"at"`            // on the machine's clock, when it was paused
-	Save  time.Duration     `json:"save"`          // what pausing and saving took
+	MACs  []string          `json:"macs,omitempty"`
+	At    time.Duration     `json:"at"`   // on the machine's clock, when it was paused
+	Save  time.Duration     `json:"save"` // what pausing and saving took
 	Built time.Time         `json:"built"`
 	Files map[string]string `json:"files"` // name -> digest
 	Sum   string            `json:"sum"`   // digest of this file with Sum empty
@@ -421,6 +422,9 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	var ram qemu.RAM
 	if demanded != RungStream {
 		ram.File = t.path(fileRAM)
+	}
+	for _, n := range p.nics() {
+		t.MACs = append(t.MACs, n.MAC)
 	}
 	p.Disks = slices.Clone(p.Disks)
 	for i, d := range p.Disks {

@@ -23,6 +23,7 @@ type Config struct {
 	Cmdline   string        // kernel command line
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
+	NICs      []NIC         // virtio network cards, in order
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
 	RAM       RAM           // where the guest's memory lies; zero: nowhere in particular
@@ -159,6 +160,9 @@ func (c Config) Command() (*Command, error) {
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)
 	}
+	for i, n := range c.NICs {
+		args = append(args, n.args(i)...)
+	}
 	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
 }
 
@@ -261,6 +265,11 @@ func (c Config) check() error {
 		readable(fmt.Sprintf("disk %d", i), d.Path)
 		if d.Format != "" && d.Format != "raw" && d.Format != "qcow2" {
 			bad("disk %d: unknown format %q; known are raw and qcow2", i, d.Format)
+		}
+	}
+	for i, n := range c.NICs {
+		if problem := n.problem(); problem != "" {
+			bad("network card %d: %s", i, problem)
 		}
 	}
 	return errors.Join(errs...)
