@@ -55,7 +55,9 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	if t.Rung == RungRAM {
 		ram.File = t.path(fileRAM)
 	}
-	m, err := launch(ctx, h, p, ram, t)
+	m, err := launch(ctx, h, p, func(c *qemu.Config) {
+		c.RAM, c.Incoming, c.Disks = ram, true, t.disks(c.Disks, true)
+	}, t)
 	if err != nil {
 		return nil, err
 	}
