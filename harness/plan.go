@@ -36,6 +36,9 @@ type Plan struct {
 	Notify    func(Progress) // called for every event; nil: nobody is told. Must not block
 }
 
+// defaultMemory is what a machine has if its plan says nothing, in MiB.
+const defaultMemory = 1024
+
 // Progress is one step of a machine, for a display.
 type Progress struct {
 	Machine string         `json:"machine"`
@@ -133,7 +136,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Disks: p.Disks, NICs: p.nics(), Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
-		c.MemoryMiB = 1024
+		c.MemoryMiB = defaultMemory
 	}
 	if p.NoInitrd {
 		c.Initrd = ""

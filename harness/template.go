@@ -77,8 +77,8 @@ type shape struct {
 	Milestone boot.Milestone `json:"milestone"`
 	Image     string         `json:"image"` // digest of kernel, initramfs and command line
 	Medium    string         `json:"medium,omitempty"`
-	Args      []string       `json:"args"`  // of QEMU, without what differs from machine to machine
-	QEMU      string         `json:"qemu"`  // version
+	Args      []string       `json:"args"` // of QEMU, without what differs from machine to machine
+	QEMU      string         `json:"qemu"` // version
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
 	Disks     []string       `json:"disks,omitempty"`
