@@ -55,7 +55,9 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	if t.Rung == RungRAM {
 		ram.File = t.path(fileRAM)
 	}
-	m, err := launch(ctx, h, p, ram, t)
+	m, err := launch(ctx, h, p, func(c *qemu.Config) {
+		c.RAM, c.Incoming, c.Disks = ram, true, t.disks(c.Disks, true)
+	}, t)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +121,17 @@ func (m *Machine) wake(ctx context.Context, t *template) error {
 	}
 	if r.Exit != 0 || r.Stdout != t.Nonce {
 		return m.failure(reports.Infra, fmt.Sprintf("this is no copy of template %s: its nonce is %q, not %q; %s", t.Key, r.Stdout, t.Nonce, r.Stderr), wanted, nil)
+	}
+	for i, nic := range m.plan.nics() {
+		m.fork.MACs = append(m.fork.MACs, nic.MAC)
+		if nic.MAC == t.MACs[i] {
+			continue // the plan gives it, and every machine has it
+		}
+		if r, err := m.Exec(ctx, "@mac", t.MACs[i], nic.MAC); err != nil {
+			return err
+		} else if r.Exit != 0 {
+			return m.failure(reports.Infra, fmt.Sprintf("network card %d keeps the template's address: %s", i, r.Stderr), wanted, nil)
+		}
 	}
 	return nil
 }

@@ -519,3 +519,25 @@ func TestForkInterrupted(t *testing.T) {
 		t.Errorf("%d boots", n)
 	}
 }
+
+// Every fork's network card gets an address of its own, unless the plan has
+// given it one.
+func TestForkAddress(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	seen := map[string]bool{}
+	for _, name := range []string{"a", "b"} {
+		p := forkPlan(t, im)
+		p.Name, p.NICs = name, []qemu.NIC{{}, {MAC: "52:54:00:00:00:01"}}
+		m := forked(t, s, h, p)
+		macs := m.Report().Fork.MACs
+		from, to, _ := strings.Cut(says(t, m, "@cat", "mac"), " ")
+		if len(macs) != 2 || macs[0] != to || from == to || seen[to] || macs[1] != "52:54:00:00:00:01" {
+			t.Errorf("%s: %q to %q, report %q", name, from, to, macs)
+		}
+		seen[to] = true
+	}
+	if n := boots(t, h); n != 1 {
+		t.Errorf("%d boots", n)
+	}
+}

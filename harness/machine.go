@@ -45,12 +45,13 @@ type Machine struct {
 // it. An error is a *Failure: a QEMU that cannot start is of class infra, a
 // plan that cannot be is misuse.
 func Boot(ctx context.Context, h Host, p Plan) (*Machine, error) {
-	return launch(ctx, h, p, qemu.RAM{}, nil)
+	return launch(ctx, h, p, nil, nil)
 }
 
 // launch starts a machine that boots or, with a template, goes on from it. It
-// takes over the template's lock.
-func launch(ctx context.Context, h Host, p Plan, ram qemu.RAM, t *template) (*Machine, error) {
+// takes over the template's lock. vary, which may be nil, changes what cannot
+// be seen from inside.
+func launch(ctx context.Context, h Host, p Plan, vary func(*qemu.Config), t *template) (*Machine, error) {
 	m := &Machine{plan: p, host: h, patience: p.Patience.scaled(h.Scale)}
 	if t != nil {
 		m.files = append(m.files, t.lock)
@@ -68,9 +69,8 @@ func launch(ctx context.Context, h Host, p Plan, ram qemu.RAM, t *template) (*Ma
 		return fail(reports.Misuse, err)
 	}
 	m.command = command.String() // a fork's too: by hand, it boots
-	config.RAM = ram
-	if t != nil {
-		config.Incoming, config.Disks = true, t.overlays(config.Disks)
+	if vary != nil {
+		vary(&config)
 	}
 	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
 		return fail(reports.Infra, fmt.Errorf("evidence folder: %w", err))
@@ -214,6 +214,16 @@ func (m *Machine) PID() int { return m.vm.PID() }
 
 // QMP is the machine's monitor.
 func (m *Machine) QMP() *qemu.QMP { return m.vm.QMP() }
+
+// Forwarded is the address on this host behind which a TCP port of the machine
+// answers; the plan must forward it on the n-th network card (from 0).
+func (m *Machine) Forwarded(ctx context.Context, nic, port int) (string, error) {
+	addr, err := m.vm.Forwarded(ctx, nic, port)
+	if err != nil {
+		return "", fmt.Errorf("machine %s: %w", m.plan.Name, err)
+	}
+	return addr, nil
+}
 
 // Done is closed when QEMU is gone.
 func (m *Machine) Done() <-chan struct{} { return m.vm.Done() }

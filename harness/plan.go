@@ -1,8 +1,10 @@
 package harness
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"time"
 
@@ -23,6 +25,7 @@ type Plan struct {
 	CPUs      int            // 0: 1
 	MemoryMiB int            // 0: 1024
 	Disks     []qemu.Disk    // none by default
+	NICs      []qemu.NIC     // none by default; a card without a MAC gets one of its machine's own
 	Extra     []string       // further QEMU arguments
 	Patience  Patience       // zero fields get their defaults
 	Expect    []string       // names of fault rules that the spec wants to see; they do not fail a wait
@@ -32,6 +35,9 @@ type Plan struct {
 	Echo      io.Writer      // gets every byte of the serial line as it comes; nil: nobody. One that blocks holds the guest up, one that fails gets no more
 	Notify    func(Progress) // called for every event; nil: nobody is told. Must not block
 }
+
+// defaultMemory is what a machine has if its plan says nothing, in MiB.
+const defaultMemory = 1024
 
 // Progress is one step of a machine, for a display.
 type Progress struct {
@@ -127,10 +133,10 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
-		Disks: p.Disks, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
+		Disks: p.Disks, NICs: p.nics(), Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
-		c.MemoryMiB = 1024
+		c.MemoryMiB = defaultMemory
 	}
 	if p.NoInitrd {
 		c.Initrd = ""
@@ -161,4 +167,22 @@ func (p Plan) insert(c *qemu.Config) {
 	if m.Disk != "" {
 		c.Disks = append([]qemu.Disk{{Path: m.Disk, Format: m.DiskFormat, Serial: "medium", Snapshot: true}}, c.Disks...)
 	}
+}
+
+// nics are the plan's network cards, with the addresses that it leaves open.
+func (p Plan) nics() []qemu.NIC {
+	nics := slices.Clone(p.NICs)
+	for i := range nics {
+		if nics[i].MAC == "" {
+			nics[i].MAC = p.mac(i)
+		}
+	}
+	return nics
+}
+
+// mac is an address made from the machine's name, so that a boot that is
+// repeated has the same: locally administered, with the prefix that QEMU uses.
+func (p Plan) mac(nic int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", p.Name, nic))
+	return net.HardwareAddr{0x52, 0x54, 0, sum[0], sum[1], sum[2]}.String()
 }

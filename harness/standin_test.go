@@ -105,6 +105,8 @@ func linux(m *qemutest.Machine) {
 			files[r.Argv[1]] += r.Argv[2]
 		case "@cat":
 			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files[r.Argv[1]])})
+		case "@mac":
+			files["mac"] = r.Argv[1] + " " + r.Argv[2]
 		case "@wake":
 			files["entropy"], files["clock"] = r.Argv[2], r.Argv[3]
 			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files[r.Argv[1]])})

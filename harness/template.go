@@ -76,8 +76,9 @@ type shape struct {
 	Format    int            `json:"format"`
 	Milestone boot.Milestone `json:"milestone"`
 	Image     string         `json:"image"` // digest of kernel, initramfs and command line
-	Args      []string       `json:"args"`  // of QEMU, without what differs from machine to machine
-	QEMU      string         `json:"qemu"`  // version
+	Medium    string         `json:"medium,omitempty"`
+	Args      []string       `json:"args"` // of QEMU, without what differs from machine to machine
+	QEMU      string         `json:"qemu"` // version
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
 	Disks     []string       `json:"disks,omitempty"`
@@ -111,7 +112,7 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 	if err != nil {
 		return shape{}, err
 	}
-	config.Name = "template"
+	config.Name, config.NICs = "template", p.NICs // not the addresses of one machine
 	command, err := config.Command()
 	if err != nil {
 		return shape{}, err
@@ -123,7 +124,7 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 		case config.Initrd:
 			command.Args[i] = "initrd"
 		}
-		for n, d := range p.Disks {
+		for n, d := range config.Disks {
 			command.Args[i] = strings.Replace(command.Args[i], d.Source(), diskName(n), 1)
 		}
 	}
@@ -136,7 +137,10 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 			return shape{}, err
 		}
 	}
-	for _, d := range p.Disks {
+	if p.Media != nil {
+		sh.Medium = p.Media.Digest
+	}
+	for _, d := range config.Disks {
 		is, err := s.diskShape(d)
 		if err != nil {
 			return shape{}, err
@@ -211,8 +215,9 @@ type template struct {
 	Why   string            `json:"why,omitempty"` // it is not RungRAM
 	Nonce string            `json:"nonce"`         // only its memory and this file have it
 	Hello string            `json:"hello"`         // the agent's build
-	At    time.Duration     `json:"at"`            // on the machine's clock, when it was paused
-	Save  time.Duration     `json:"save"`          // what pausing and saving took
+	MACs  []string          `json:"macs,omitempty"`
+	At    time.Duration     `json:"at"`   // on the machine's clock, when it was paused
+	Save  time.Duration     `json:"save"` // what pausing and saving took
 	Built time.Time         `json:"built"`
 	Files map[string]string `json:"files"` // name -> digest
 	Sum   string            `json:"sum"`   // digest of this file with Sum empty
@@ -422,18 +427,25 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	if demanded != RungStream {
 		ram.File = t.path(fileRAM)
 	}
-	p.Disks = slices.Clone(p.Disks)
-	for i, d := range p.Disks {
+	for _, n := range p.nics() {
+		t.MACs = append(t.MACs, n.MAC)
+	}
+	config, err := p.config(h)
+	if err != nil {
+		return err
+	}
+	for i, d := range config.Disks {
 		if d.ReadOnly {
 			continue
 		}
-		// What the machine writes on its way up belongs to the template.
 		if err := copySparse(t.path(diskName(i)), d.Path); err != nil {
 			return err
 		}
-		p.Disks[i].Path, p.Disks[i].Snapshot = t.path(diskName(i)), false
 	}
-	m, err := launch(ctx, h, p, ram, nil)
+	m, err := launch(ctx, h, p, func(c *qemu.Config) {
+		// What the machine writes on its way up belongs to the template.
+		c.RAM, c.Disks = ram, t.disks(c.Disks, false)
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -460,13 +472,13 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	return nil
 }
 
-// overlays are the plan's disks as a fork has them: those that are written to
-// lie over the template's, which nobody writes to any more.
-func (t *template) overlays(disks []qemu.Disk) []qemu.Disk {
+// disks are a machine's disks with the template's copies of those that are
+// written to, or with overlays over them, when nobody writes to them any more.
+func (t *template) disks(disks []qemu.Disk, overlays bool) []qemu.Disk {
 	disks = slices.Clone(disks)
 	for i, d := range disks {
 		if !d.ReadOnly {
-			disks[i].Path, disks[i].Snapshot = t.path(diskName(i)), true
+			disks[i].Path, disks[i].Snapshot = t.path(diskName(i)), overlays
 		}
 	}
 	return disks

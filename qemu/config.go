@@ -23,13 +23,14 @@ type Config struct {
 	Cmdline   string        // kernel command line
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
+	NICs      []NIC         // virtio network cards, in order
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
 	RAM       RAM           // where the guest's memory lies; zero: nowhere in particular
 	Incoming  bool          // do not start, wait for the state of a saved machine: see VM.Load
-	Grace     time.Duration // for QEMU to obey, before the next rung of VM.Quit's ladder; 0: 3 s
 	Dir       string        // for qemu.stderr and qmp.jsonl; empty: they are not kept
 	Extra     []string      // further arguments, passed as they are
+	Grace     time.Duration // for QEMU to obey, before the next rung of VM.Quit's ladder; 0: 3 s
 }
 
 // Serial says what carries the serial line of an arm64 machine. The virt board
@@ -163,6 +164,9 @@ func (c Config) Command() (*Command, error) {
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)
 	}
+	for i, n := range c.NICs {
+		args = append(args, n.args(i)...)
+	}
 	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
 }
 
@@ -265,6 +269,11 @@ func (c Config) check() error {
 		readable(fmt.Sprintf("disk %d", i), d.Path)
 		if d.Format != "" && d.Format != "raw" && d.Format != "qcow2" {
 			bad("disk %d: unknown format %q; known are raw and qcow2", i, d.Format)
+		}
+	}
+	for i, n := range c.NICs {
+		if problem := n.problem(); problem != "" {
+			bad("network card %d: %s", i, problem)
 		}
 	}
 	return errors.Join(errs...)

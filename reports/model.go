@@ -110,6 +110,7 @@ type Fork struct {
 	Template string        `json:"template,omitempty"` // its key
 	At       time.Duration `json:"at"`                 // on the clock of Mark.Host: all before is inherited
 	Took     time.Duration `json:"took"`               // from QEMU's start to the first answer from inside
+	MACs     []string      `json:"macs,omitempty"`     // of its network cards
 }
 
 // Mark is an event with the host's time.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ const (
 	CmdAppend = "@append" // @append PATH TEXT: adds TEXT to a file, made 0644 if it is not there
 	CmdReseed = "@reseed" // @reseed HEX: gives the kernel's random generator fresh entropy, 32 bytes at least, and makes it use it
 	CmdWake   = "@wake"   // @wake PATH HEX NANOSECONDS: @reseed, @clock and @cat in one, for a fork: a round trip costs more than they do
+	CmdMAC    = "@mac"    // @mac OLD NEW: gives the network interface with address OLD the address NEW
 	CmdClock  = "@clock"  // @clock [NANOSECONDS]: sets the clock to a time since 1970 if one is given; says what it is
 )
 
@@ -33,7 +35,7 @@ const (
 func Builtins() []string {
 	return []string{
 		CmdCat + " PATH...", CmdPs, CmdStat + " PATH", CmdLs + " PATH", CmdKill + " SIGNAL PID...", CmdAppend + " PATH TEXT",
-		CmdReseed + " HEX", CmdWake + " PATH HEX NANOSECONDS", CmdClock + " [NANOSECONDS]",
+		CmdReseed + " HEX", CmdWake + " PATH HEX NANOSECONDS", CmdMAC + " OLD NEW", CmdClock + " [NANOSECONDS]",
 	}
 }
 
@@ -62,6 +64,8 @@ func builtin(out io.Writer, argv []string) error {
 			return err
 		}
 		return cat(out, args[:1])
+	case name == CmdMAC && len(args) == 2:
+		return setMAC(args[0], args[1])
 	case name == CmdClock && len(args) <= 1:
 		return clock(out, args)
 	}
@@ -218,4 +222,44 @@ func clock(out io.Writer, args []string) error {
 	}
 	_, err := fmt.Fprintln(out, time.Now().UnixNano())
 	return err
+}
+
+// setMAC renames a network card that is another machine's copy.
+func setMAC(from, to string) error {
+	was, err := net.ParseMAC(from)
+	if err != nil {
+		return err
+	}
+	mac, err := net.ParseMAC(to)
+	if err != nil || len(mac) != 6 {
+		return fmt.Errorf("agent: %q is no address of a network card", to)
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range interfaces {
+		if i.HardwareAddr.String() != was.String() {
+			continue
+		}
+		// struct ifreq with a struct sockaddr in it (netdevice(7)).
+		var request struct {
+			name   [unix.IFNAMSIZ]byte
+			family uint16
+			data   [22]byte
+		}
+		copy(request.name[:], i.Name)
+		request.family = unix.ARPHRD_ETHER
+		copy(request.data[:], mac)
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(s)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			return fmt.Errorf("agent: address of %s: %w", i.Name, errno)
+		}
+		return nil
+	}
+	return fmt.Errorf("agent: no network interface has the address %s", was)
 }

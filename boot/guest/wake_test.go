@@ -28,6 +28,8 @@ func TestWakeRefuses(t *testing.T) {
 	for _, argv := range [][]string{
 		{CmdClock, "yesterday"}, {CmdClock, "-1"}, {CmdClock, "1", "2"},
 		{CmdReseed}, {CmdReseed, "no digits"}, {CmdReseed, enough[2:]}, {CmdReseed, strings.Repeat("00", 513)},
+		{CmdMAC, "02:00:00:00:00:01"}, {CmdMAC, "x", "02:00:00:00:00:01"}, {CmdMAC, "02:00:00:00:00:01", "x"},
+		{CmdMAC, "02:00:00:00:00:01", "02:00:00:00:00:02"}, // there is none
 		{CmdWake, "/etc/hostname", enough[2:], "0"}, {CmdWake, "/etc/hostname", enough},
 	} {
 		var out bytes.Buffer

@@ -3,6 +3,7 @@ package suite
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,11 @@ import (
 type tracked struct {
 	*harness.Machine
 	scope []string // texts of the containers around its maker
+	room  *harness.Admitted
 }
+
+// Close also gives back the machine's room on this host.
+func (t *tracked) Close() error { return errors.Join(t.Machine.Close(), t.room.Release()) }
 
 // Tweak changes a plan before it is booted.
 type Tweak func(*harness.Plan)
@@ -34,7 +39,7 @@ const entryMachine = "machine"
 // Boot starts a pristine machine. It is closed when the spec ends, or the
 // ordered container if it is called from BeforeAll.
 func (s *Suite) Boot(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
-	m := s.start(ctx, im, tweaks, harness.Boot)
+	m := s.start(ctx, im, tweaks, false)
 	ginkgo.DeferCleanup(func() {
 		s.drop(m)
 		gomega.Expect(m.Close()).To(gomega.Succeed())
@@ -57,7 +62,7 @@ func (s *Suite) BootReady(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tw
 // The template is made when first needed and kept between runs. Tweaks that
 // change the machine (memory, command line) lead to another template.
 func (s *Suite) Fork(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
-	m := s.start(ctx, im, tweaks, s.templates.Fork)
+	m := s.start(ctx, im, tweaks, true)
 	ginkgo.DeferCleanup(func() {
 		s.drop(m)
 		gomega.Expect(m.Close()).To(gomega.Succeed())
@@ -65,10 +70,8 @@ func (s *Suite) Fork(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) 
 	return m.Machine
 }
 
-// maker is how a machine comes to be: harness.Boot or the templates' Fork.
-type maker func(context.Context, harness.Host, harness.Plan) (*harness.Machine, error)
-
-func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, make maker) *tracked {
+// start starts a machine as soon as this host has room for it.
+func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, fork bool) *tracked {
 	now := ginkgo.CurrentSpecReport()
 	s.mu.Lock()
 	s.count++
@@ -81,9 +84,18 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, 
 	for _, t := range tweaks {
 		t(&plan)
 	}
-	m, err := make(ctx, s.world.Host, plan)
+	room, err := s.world.Admission.Admit(ctx, plan, fork)
 	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
-	t := &tracked{Machine: m, scope: now.ContainerHierarchyTexts}
+	make := harness.Boot
+	if fork {
+		make = s.templates.Fork
+	}
+	m, err := make(ctx, s.world.Host, plan)
+	if err != nil {
+		err = errors.Join(err, room.Release())
+	}
+	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
+	t := &tracked{Machine: m, scope: now.ContainerHierarchyTexts, room: room}
 	s.mu.Lock()
 	s.open = append(s.open, t)
 	s.mu.Unlock()

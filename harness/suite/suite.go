@@ -44,11 +44,12 @@ type Suite struct {
 
 // world is what the first process finds out for all.
 type world struct {
-	Run    string
-	Cache  string
-	Host   harness.Host
-	Inputs []reports.Input
-	Began  time.Time
+	Run       string
+	Cache     string
+	Host      harness.Host
+	Admission harness.Admission
+	Inputs    []reports.Input
+	Began     time.Time
 }
 
 // New makes a suite and registers what must happen before the first and after
@@ -112,6 +113,8 @@ func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
 	w.Host, err = harness.Survey(ctx, runtime.GOARCH, w.Cache)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	w.Inputs, err = s.buildComponents(ctx, w.Cache, runtime.GOARCH)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	w.Admission, err = harness.HostAdmission(filepath.Join(w.Cache, "room"))
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	b, err := json.Marshal(w)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
