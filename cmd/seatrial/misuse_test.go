@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -149,11 +150,22 @@ func TestGoodInput(t *testing.T) {
 	}
 }
 
-// emptyPath is a $PATH with nothing but the named programs.
+// emptyPath is a $PATH with nothing but the named programs: the host's own go,
+// and others that fail.
 func emptyPath(t *testing.T, programs ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, p := range programs {
+		if p == "go" {
+			real, err := exec.LookPath(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(real, filepath.Join(dir, p)); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		if err := os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
