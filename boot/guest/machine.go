@@ -131,7 +131,11 @@ func (m *machine) up() {
 	if len(m.failed) > 0 {
 		e.State, e.Detail = boot.Failed, strings.Join(m.failed, "; ")
 	}
-	m.speak.Say("init: ready after %.1f s: %s", m.sys.Uptime().Seconds(), e.Detail)
+	line := m.services.summary()
+	if e.State == boot.Failed {
+		line += "; " + e.Detail
+	}
+	m.speak.Say("init: ready after %.1f s: %s", m.sys.Uptime().Seconds(), line)
 	m.speak.Event(e)
 }
 

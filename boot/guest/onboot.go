@@ -129,7 +129,7 @@ func (m *machine) runBundle(ctx context.Context, b Bundle, kind, log string) (er
 		return nil
 	}
 	if reason := runcError(r.own); reason != "" {
-		return fmt.Errorf("runc: %s", reason)
+		return fmt.Errorf("runc: %s", strings.TrimPrefix(reason, "runc run failed: "))
 	}
 	return exitError{containerStatus(exit)}
 }
@@ -201,6 +201,7 @@ func (r runcRun) run(ctx context.Context) (Exit, error) {
 		if err != nil {
 			return Exit{}, err
 		}
+		r.m.debugRunc("%s: waiting for completion", r.unit)
 		return r.await(ctx, p)
 	}
 	r.m.debugRunc("%s: creating", r.unit)
@@ -228,6 +229,7 @@ func (r runcRun) run(ctx context.Context) (Exit, error) {
 	if exit, err := r.command(ctx, "start", r.b.Name); err != nil || !exit.OK() {
 		return exit, err
 	}
+	r.m.debugRunc("%s: waiting for completion", r.unit)
 	return r.await(ctx, p)
 }
 
@@ -243,7 +245,6 @@ func (r runcRun) command(ctx context.Context, args ...string) (Exit, error) {
 // await waits for the end of p, and tells when that takes long. When ctx ends,
 // it is sent SIGTERM, which runc hands on, and after a moment SIGKILL.
 func (r runcRun) await(ctx context.Context, p *Process) (Exit, error) {
-	r.m.debugRunc("%s: waiting for completion", r.unit)
 	began, late := time.Now(), r.m.patience.late
 	for {
 		t := time.NewTimer(late)

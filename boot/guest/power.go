@@ -4,7 +4,7 @@ package guest
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -38,6 +38,7 @@ func (m *machine) watchPowerButton() error {
 	if err != nil {
 		return err
 	}
+	var problems []error
 	for _, name := range names {
 		keys, err := os.ReadFile(filepath.Join(name, "device/capabilities/key"))
 		if err != nil || !hasBit(string(keys), keyPower) {
@@ -47,7 +48,8 @@ func (m *machine) watchPowerButton() error {
 		// O_NONBLOCK makes os.File wait by polling, so that Close ends a Read.
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("power button: %w", err)
+			problems = append(problems, err) // another may be there
+			continue
 		}
 		m.supervise(func() { <-m.ctx.Done(); f.Close() })
 		m.supervise(func() {
@@ -59,7 +61,7 @@ func (m *machine) watchPowerButton() error {
 			}
 		})
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // pressed reads input events until one says that the power key went down.

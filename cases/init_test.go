@@ -1,0 +1,276 @@
+package cases
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/harness/suite"
+	"github.com/seatrial/seatrial/images"
+)
+
+// failing lets a machine whose containers fail on purpose go on.
+func failing(p *harness.Plan) { p.Expect = []string{"unit-failed", "milestone-failed", "warned"} }
+
+// inOrder asserts that console lines that start so came in this order.
+func inOrder(vm *harness.Machine, starts ...string) {
+	GinkgoHelper()
+	var got []string
+	for _, l := range vm.Console().Lines() {
+		for _, s := range starts {
+			if strings.HasPrefix(l.Text, s) && !slices.Contains(got, s) {
+				got = append(got, s)
+			}
+		}
+	}
+	Expect(got).To(Equal(starts))
+}
+
+var _ = Describe("the shipped init", Ordered, func() {
+	var vm *harness.Machine
+
+	BeforeAll(func(ctx SpecContext) {
+		vm = trial.Boot(ctx, build(ctx, "init.yml"), failing)
+		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
+	}, NodeTimeout(5*time.Minute))
+
+	It("names an onboot container that fails with status, signal or runc's reason, and goes on", func() {
+		Expect(vm).To(suite.Print(`^onboot 000-fails: exit status 3$`))
+		Expect(vm).To(suite.Print(`^onboot 001-killed: signal: killed$`))
+		Expect(vm).To(suite.Print(`^onboot 002-no-program: runc: .*/nonesuch.*no such file`))
+		Expect(vm).NotTo(suite.Print(`^onboot 003-wired: (exit|runc|signal)`))
+		inOrder(vm, "onboot 000-fails: from", "onboot 001-killed: from", "onboot 002-no-program: from", "onboot 003-wired: from")
+		e, ok := vm.Console().Milestone(boot.Onboot)
+		Expect(ok).To(BeTrue())
+		Expect(e.State).To(Equal(boot.Failed))
+		Expect(e.Detail).To(And(ContainSubstring("000-fails: exit status 3"), Not(ContainSubstring("003-wired"))))
+	})
+
+	It("keeps an onboot container's output in files and shows it when it has ended", func(ctx SpecContext) {
+		inOrder(vm, "onboot 000-fails: from", "to the one", "to the other", "onboot 000-fails: exit status 3")
+		Expect(run(ctx, vm, "@cat", "/run/log/onboot/onboot.000-fails.out.log")).To(Equal("to the one\n"))
+		Expect(run(ctx, vm, "@cat", "/var/log/onboot/onboot.000-fails.log")).To(Equal("to the other\n"))
+		Expect(run(ctx, vm, "runc", "list", "-q")).To(BeEmpty())  // each was deleted
+		Expect(vm).To(suite.Print(`^onboot 000-fails: running$`)) // linuxkit.runc_debug=1
+	}, SpecTimeout(2*time.Minute))
+
+	It("carries out the whole runtime.json", func(ctx SpecContext) {
+		Expect(vm).To(suite.Print(`^Created interface dummy7 type dummy$`))
+		Expect(vm).To(suite.Print(`^Moved interface inside7 to pid \d+$`))
+		Expect(run(ctx, vm, "@cat", "/run/log/onboot/onboot.003-wired.out.log")).To(And(
+			ContainSubstring("dummy7\n"), ContainSubstring("inside7\n"), ContainSubstring("inside\n"), Not(ContainSubstring("outside7"))))
+		Expect(run(ctx, vm, "@cat", "/proc/self/mounts")).To(MatchRegexp(`(?m)^nsfs /run/netns/wired nsfs `))
+		Expect(run(ctx, vm, "@ls", "/sys/fs/cgroup")).To(ContainSubstring("named-group/"))
+		// The container has gone; its namespace lives by its name, and the veth with it.
+		Expect(run(ctx, vm, "@ls", "/sys/class/net")).To(And(ContainSubstring("outside7"), Not(ContainSubstring("dummy7"))))
+	}, SpecTimeout(2*time.Minute))
+
+	It("runs the entries of other images in init.d at their place, and its own phases once", func() {
+		inOrder(vm, "script early", "onboot 000-fails: from", "script between", "init: /etc/init.d/015-between: exit status 4", "service web: running", "script late", "init: ready")
+		Expect(vm).NotTo(suite.Print(`010-onboot`))
+		Expect(count(vm, `^onboot 000-fails: from`)).To(Equal(1))
+	})
+
+	It("says one line per service and the counts at the end of the boot", func() {
+		Expect(count(vm, `^service web: running, pid \d+$`)).To(Equal(1))
+		Expect(vm).To(suite.Print(`^service broken: starting the task: .*/nonesuch|^service broken: creating the task: .*/nonesuch`))
+		Expect(vm).NotTo(suite.Print(`^service broken: running`))
+		e, ok := vm.Console().Milestone(boot.Services)
+		Expect(ok).To(BeTrue())
+		Expect(e.Detail).To(And(ContainSubstring("broken: "), Not(ContainSubstring("web"))))
+		Expect(vm).To(suite.Print(`^init: ready after .*4 services started, 1 failed`))
+	})
+
+	It("starts a service again as its annotation says, and no other", func(ctx SpecContext) {
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^service flaky: exit status 9; started again in 200ms \(restart on-failure\)`))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(count(vm, `^service flaky: running`)).To(BeNumerically(">=", 2))
+		Expect(vm).To(suite.Print(`^service content: exit status 0$`))
+		Expect(count(vm, `^service content: running`)).To(Equal(1))
+		run(ctx, vm, "service", "stop", "flaky")
+		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "container", "ls", "-q")).NotTo(ContainSubstring("flaky"))
+	}, SpecTimeout(3*time.Minute))
+
+	It("stops, starts and restarts services, ended ones too, and leaves no mounts", func(ctx SpecContext) {
+		before := mounts(ctx, vm)
+		Expect(run(ctx, vm, "service", "stop", "web")).To(Equal("Stopping service: \"web\"\n"))
+		Expect(mounts(ctx, vm)).To(BeNumerically("<", before))
+		Expect(refused(ctx, vm, "@cat", "/sys/fs/cgroup/web/cgroup.procs")).To(ContainSubstring("no such file"))
+		Expect(run(ctx, vm, "service", "start", "web")).To(Equal("Starting service: \"web\"\n"))
+		Expect(refused(ctx, vm, "service", "start", "web")).To(ContainSubstring("is there already"))
+		Expect(run(ctx, vm, "service", "-q", "restart", "content")).To(BeEmpty())
+		Expect(run(ctx, vm, "service", "-v", "restart", "web")).To(ContainSubstring("creating the task"))
+		Expect(mounts(ctx, vm)).To(Equal(before))
+		Expect(refused(ctx, vm, "service", "restart", "nonesuch")).To(ContainSubstring(`no service "nonesuch"`))
+		Expect(refused(ctx, vm, "service", "-q", "-v", "stop", "web")).To(ContainSubstring("exclude each other"))
+		Expect(refused(ctx, vm, "service", "start", "--sock", "/run/nowhere.sock", "web")).To(ContainSubstring("containerd does not answer on /run/nowhere.sock"))
+		Expect(refused(ctx, vm, "service", "system-init", "surplus")).To(ContainSubstring(`unexpected argument "surplus"`))
+		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`))
+	}, SpecTimeout(3*time.Minute))
+
+	It("writes what services say to fresh files in /var/log", func(ctx SpecContext) {
+		Expect(run(ctx, vm, "@cat", "/var/log/talker.out.log")).To(Equal("spoken\n"))
+		Expect(run(ctx, vm, "@cat", "/var/log/talker.log")).To(Equal("shouted\n"))
+		run(ctx, vm, "service", "restart", "talker")
+		Eventually(ctx, func() string { return run(ctx, vm, "@cat", "/var/log/talker.out.log") }).Should(Equal("spoken\n"))
+		Expect(vm).NotTo(suite.Print(`^spoken`))
+	}, SpecTimeout(2*time.Minute))
+
+	It("sets up the system as LinuxKit's does", func(ctx SpecContext) {
+		table := run(ctx, vm, "@cat", "/proc/self/mounts")
+		for _, mount := range []string{
+			`proc /proc proc rw,nosuid,nodev,noexec,relatime`, `\S+ /run tmpfs rw,nosuid,nodev,relatime,.*mode=755`, `\S+ /tmp tmpfs rw,nosuid,nodev,relatime`,
+			`\S+ /var tmpfs rw,nosuid,nodev,relatime`, `\S+ /dev devtmpfs rw,nosuid,noexec`, `devpts /dev/pts devpts .*gid=5,mode=620`, `tmpfs /dev/shm tmpfs`,
+			`mqueue /dev/mqueue mqueue`, `sysfs /sys sysfs rw,nosuid,nodev,noexec`, `cgroup2 /sys/fs/cgroup cgroup2`, `\S+ / \S+ ro`,
+		} {
+			Expect(table).To(MatchRegexp(`(?m)^` + mount))
+		}
+		Expect(table).NotTo(ContainSubstring(" cgroup rw"))
+		Expect(run(ctx, vm, "@cat", "/proc/self/mountinfo")).To(MatchRegexp(`(?m) / / ro.* shared:`))
+		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("trial\n"))
+		limits := run(ctx, vm, "@cat", "/proc/1/limits")
+		Expect(limits).To(MatchRegexp(`Max open files\s+1048576\s+1048576`))
+		Expect(limits).To(MatchRegexp(`Max processes\s+unlimited\s+unlimited`))
+		Expect(run(ctx, vm, "ip", "addr", "show", "lo")).To(And(ContainSubstring("127.0.0.1/8"), ContainSubstring("UP")))
+		for node, mode := range map[string]string{"console": "0600", "tty": "0666", "null": "0666", "kmsg": "06"} {
+			Expect(run(ctx, vm, "@stat", "/dev/"+node)).To(And(HavePrefix(mode), HaveSuffix(" char\n")))
+		}
+		Expect(run(ctx, vm, "@stat", "/var/tmp")).To(HavePrefix("1777 "))
+		Expect(run(ctx, vm, "@stat", "/var/empty")).To(HavePrefix("0555 "))
+		Expect(run(ctx, vm, "@stat", "/var/run")).To(HaveSuffix(" link\n"))
+		Expect(run(ctx, vm, "@stat", "/dev/fd")).To(HaveSuffix(" link\n"))
+	}, SpecTimeout(2*time.Minute))
+
+	It("cannot be ended or stopped by signals that mean nothing to it", func(ctx SpecContext) {
+		for _, sig := range []string{"HUP", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "ALRM", "SYS", "PWR", "TSTP", "STOP", "KILL", "35"} {
+			run(ctx, vm, "@kill", sig, "1")
+		}
+		Expect(run(ctx, vm, "@cat", "/proc/1/status")).To(MatchRegexp(`(?m)^State:\s+S`))
+		before := ticks(run(ctx, vm, "@cat", "/proc/1/stat"))
+		run(ctx, vm, "sleep", "2")
+		Expect(ticks(run(ctx, vm, "@cat", "/proc/1/stat")) - before).To(BeNumerically("<=", 5)) // of 200: it does not spin
+	}, SpecTimeout(2*time.Minute))
+
+	It("reaps orphans however many die at once", func(ctx SpecContext) {
+		run(ctx, vm, "sh", "-c", `(i=0; while [ $i -lt 300 ]; do sleep 0 & i=$((i+1)); done) & wait`)
+		Eventually(ctx, func() string { return run(ctx, vm, "sh", "-c", `grep -l '^State:.Z' /proc/[0-9]*/status; true`) }).Should(BeEmpty())
+	}, SpecTimeout(3*time.Minute))
+
+	It("notices the death of containerd at once, starts it again and keeps the services", func(ctx SpecContext) {
+		pid := pidOf(ctx, vm, boot.ContainerdPath)
+		web := regexp.MustCompile(`(?m)^web\s+(\d+)`)
+		before := web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))
+		run(ctx, vm, "@kill", "KILL", pid)
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: ended: signal: killed; its last line: .*; it is started again`))
+		Expect(err).NotTo(HaveOccurred())
+		_, err = vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: started again`))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(pidOf(ctx, vm, boot.ContainerdPath)).NotTo(Equal(pid))
+		Expect(web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))).To(Equal(before))
+		run(ctx, vm, "service", "restart", "web")
+		Expect(web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))).NotTo(Equal(before))
+	}, SpecTimeout(3*time.Minute))
+
+	It("runs onshutdown while the services live, then ends everything in order", func(ctx SpecContext) {
+		run(ctx, vm, "@kill", "USR2", "1")
+		run1 := func() { _, _ = vm.Exec(ctx, "@kill", "TERM", "1") } // a second request changes nothing; the agent may have gone
+		run1()
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
+		Expect(err).NotTo(HaveOccurred())
+		inOrder(vm, "init: poweroff: stopping the machine", "script before farewell", "shutdown 000-farewell: from", "web lives: ",
+			"shutdown 000-farewell: exit status 6", "service web: stopped on request")
+		Expect(vm).To(suite.Print(`^web lives: [1-9]`))
+		Expect(count(vm, `^init: .*: stopping the machine`)).To(Equal(1))
+		Expect(vm).NotTo(suite.Print(`reboot: Restarting`))
+	}, SpecTimeout(2*time.Minute))
+})
+
+var _ = Describe("the shipped init, asked on the kernel's command line", func() {
+	It("uses control groups v1 and shows containers as they speak, and the power button stops it", func(ctx SpecContext) {
+		image := build(ctx, "small.yml", withContainer(onboot, "speaks", "echo spoken at once"))
+		vm := trial.BootReady(ctx, image, func(p *harness.Plan) {
+			p.Cmdline = "console=ttyS0 linuxkit.unified_cgroup_hierarchy=0 linuxkit.runc_console=1 hostname=given"
+		})
+		table := run(ctx, vm, "@cat", "/proc/self/mounts")
+		Expect(table).To(And(ContainSubstring(" /sys/fs/cgroup/memory cgroup rw"), ContainSubstring("name=systemd")))
+		Expect(table).NotTo(ContainSubstring("cgroup2"))
+		Expect(vm).To(suite.Print(`^onboot: Using cgroup v1$`))
+		Expect(vm).To(suite.Print(`^spoken at once`))
+		Expect(refused(ctx, vm, "@stat", "/run/log/onboot/onboot.000-speaks.out.log")).To(ContainSubstring("no such file"))
+		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("given\n"))
+		serves(ctx, vm)
+		Expect(vm).NotTo(suite.Print(`^init: power button`))
+		Expect(vm.QMP().Do(ctx, "system_powerdown", nil, nil)).To(Succeed())
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(vm).To(suite.Print(`^init: power button$`))
+		Expect(vm).To(suite.Print(`^init: poweroff: stopping the machine$`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("reboots on Ctrl-Alt-Del, volumes work, and a service without containerd is named", func(ctx SpecContext) {
+		image := build(ctx, "small.yml", func(s *images.Spec) { s.Init = []string{"seatrial/init", "seatrial/runc"} })
+		vm := trial.Boot(ctx, image, failing)
+		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
+		Expect(vm).To(suite.Print(`^init: containerd: no /usr/bin/containerd in the image; add the containerd image`))
+		Expect(vm).To(suite.Print(`^init: ready after .*no containerd, 1 services not started`))
+		keys := map[string]any{"keys": []map[string]any{
+			{"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"},
+		}}
+		Expect(vm.QMP().Do(ctx, "send-key", keys, nil)).To(Succeed())
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine$`))
+		Expect(vm).NotTo(suite.Print(`reboot: Power down`))
+	}, SpecTimeout(5*time.Minute))
+})
+
+// count is the number of console lines that match.
+func count(vm *harness.Machine, re string) (n int) {
+	match := regexp.MustCompile(re)
+	for _, l := range vm.Console().Lines() {
+		if match.MatchString(l.Text) {
+			n++
+		}
+	}
+	return n
+}
+
+// mounts is the number of mounts in the root's name space.
+func mounts(ctx SpecContext, vm *harness.Machine) int {
+	GinkgoHelper()
+	return strings.Count(run(ctx, vm, "@cat", "/proc/1/mountinfo"), "\n")
+}
+
+// pidOf is the process whose first argument is program.
+func pidOf(ctx SpecContext, vm *harness.Machine, program string) string {
+	GinkgoHelper()
+	for line := range strings.Lines(run(ctx, vm, "@ps")) {
+		if f := strings.Fields(line); len(f) > 3 && f[3] == program {
+			return f[0]
+		}
+	}
+	Fail("no " + program + " runs")
+	return ""
+}
+
+// ticks is the processor time of a process, in hundredths of a second, from
+// the text of /proc/PID/stat (proc(5)).
+func ticks(stat string) (n int) {
+	GinkgoHelper()
+	_, rest, ok := strings.Cut(stat, ") ")
+	Expect(ok).To(BeTrue(), stat)
+	f := strings.Fields(rest)
+	for _, i := range []int{11, 12} { // user and system time
+		v, err := strconv.Atoi(f[i])
+		Expect(err).NotTo(HaveOccurred())
+		n += v
+	}
+	return n
+}
