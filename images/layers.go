@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -13,6 +14,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 )
 
 // Limits of what one image may unpack to; beyond them it is a mistake or a
@@ -71,24 +74,35 @@ func flatten(ctx context.Context, img v1.Image, s *spool) (*flattener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list its layers: %w", err)
 	}
+	// The digests that the image's config names, and the manifest's digest
+	// vouches for: a layer's own DiffID is computed from the very bytes that
+	// are to be checked, by unpacking them once more.
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read its config: %w", err)
+	}
+	if have := len(config.RootFS.DiffIDs); have != len(layers) {
+		return nil, fmt.Errorf("has %d layers, and its config names %d", len(layers), have)
+	}
 	f := &flattener{tree: newTree(), spool: s}
 	for i, l := range layers {
 		f.tree.layer = i
-		if err := f.layer(ctx, l); err != nil {
+		if err := f.layer(ctx, l, config.RootFS.DiffIDs[i]); err != nil {
 			return nil, fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
 		}
 	}
 	return f, nil
 }
 
-func (f *flattener) layer(ctx context.Context, l v1.Layer) (err error) {
-	want, err := l.DiffID()
-	if err != nil {
-		return fmt.Errorf("cannot read its digest: %w", err)
-	}
-	r, err := l.Uncompressed()
+func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err error) {
+	packed, err := l.Compressed()
 	if err != nil {
 		return fmt.Errorf("cannot open it: %w", err)
+	}
+	defer func() { err = errors.Join(err, packed.Close()) }()
+	r, err := unpacked(packed)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	sum := sha256.New()
@@ -105,6 +119,36 @@ func (f *flattener) layer(ctx context.Context, l v1.Layer) (err error) {
 	}
 	return nil
 }
+
+// unpacked is a layer without its compression, whatever its media type says
+// about that: gzip and zstd have magic numbers, everything else is taken as it
+// is. Closing it does not close the layer.
+func unpacked(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 1<<20)
+	magic, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("cannot read it: %w", err)
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("its compression is damaged: %w", err)
+		}
+		return z, nil
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		// The window bounds the memory, whatever the layer asks for.
+		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, fmt.Errorf("its compression is damaged: %w", err)
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}
+
+// maxWindow is the largest window that zstd itself takes without being told to.
+const maxWindow = 128 << 20
 
 // cmpErr is the first of two errors that is not nil.
 func cmpErr(a, b error) error {

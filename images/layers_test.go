@@ -4,17 +4,19 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 )
 
 func testSpool(t testing.TB) *spool {
@@ -118,7 +120,7 @@ type liar struct {
 	raw []byte
 }
 
-func (l liar) Uncompressed() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(l.raw)), nil }
+func (l liar) Compressed() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(l.raw)), nil }
 
 func TestFlattenDamage(t *testing.T) {
 	sound := layer{file("a", strings.Repeat("x", 5000))}.archive(t)
@@ -135,20 +137,109 @@ func TestFlattenDamage(t *testing.T) {
 		"not a tar":   {bytes.Repeat([]byte("garbage!"), 512), "not a sound tar archive"},
 		"more behind": {append(bytes.Clone(sound), make([]byte, 512)...), "is damaged"},
 		"as it is":    {sound, ""},
+		"gzip":        {packed(t, sound, "gzip"), ""},
+		"zstd":        {packed(t, sound, "zstd"), ""},
+		"gzip, short": {packed(t, sound, "gzip")[:60], "unexpected EOF"},
+		"zstd, short": {packed(t, sound, "zstd")[:60], "unexpected EOF"},
+		"gzip, bad":   {append([]byte{0x1f, 0x8b}, sound...), "its compression is damaged"},
+		"empty":       {nil, "is damaged"},
+		"window":      {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0}, "window size exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			img, err := mutate.AppendLayers(empty.Image, liar{made, c.raw})
+			want, err := made.DiffID()
 			if err != nil {
 				t.Fatal(err)
 			}
 			f := &flattener{tree: newTree(), spool: testSpool(t)}
-			err = f.layer(context.Background(), liar{made, c.raw})
+			err = f.layer(context.Background(), liar{made, c.raw}, want)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-				t.Errorf("got %v, want %q (%v)", err, c.want, img)
+				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
 	}
 }
+
+// packed compresses.
+func packed(t *testing.T, raw []byte, how string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var w io.WriteCloser = gzip.NewWriter(&b)
+	if how == "zstd" {
+		z, err := zstd.NewWriter(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = z
+	}
+	if _, err := w.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A layer of nothing but zeros, a thousandth of its size, is stopped at the
+// limit and not at the end of the disk; behind an archive's end too.
+func TestFlattenBomb(t *testing.T) {
+	zeros := func(n int64) io.Reader {
+		return io.LimitReader(readerFunc(func(p []byte) (int, error) { clear(p); return len(p), nil }), n)
+	}
+	var header bytes.Buffer
+	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Size: 2 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	f := &flattener{tree: newTree(), spool: testSpool(t), bytes: maxBytes - 1<<30}
+	err := f.unpack(io.MultiReader(&header, zeros(2<<30)))
+	if err == nil || !strings.Contains(err.Error(), "are too many") {
+		t.Errorf("got %v", err)
+	}
+	if f.spool.size > 0 {
+		t.Errorf("%d bytes were written first", f.spool.size)
+	}
+}
+
+// A hundred thousand entries take a moment, not minutes.
+func TestFlattenManyEntries(t *testing.T) {
+	many := make(layer, 0, 100_000)
+	for i := range cap(many) {
+		many = append(many, tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/f%d", i%100, i), Mode: 0o644})
+	}
+	start := time.Now()
+	f, err := flatten(t.Context(), image(t, "amd64", v1.Config{}, many), testSpool(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := f.tree.walk(func(string, *entry) error { n++; return nil }); err != nil || n != 100_100 {
+		t.Errorf("%d names, %v", n, err)
+	}
+	if d := time.Since(start); d > time.Minute {
+		t.Errorf("took %s", d)
+	}
+}
+
+// The config's digests count, not what the layer says of itself.
+func TestFlattenSwapped(t *testing.T) {
+	img := image(t, "amd64", v1.Config{}, layer{file("a", "x")})
+	other := image(t, "amd64", v1.Config{}, layer{file("a", "y")})
+	if _, err := flatten(t.Context(), swapped{img, other}, testSpool(t)); err == nil || !strings.Contains(err.Error(), "is damaged: its digest is sha256:") {
+		t.Errorf("got %v", err)
+	}
+	two := image(t, "amd64", v1.Config{}, layer{file("a", "x")}, layer{file("a", "y")})
+	if _, err := flatten(t.Context(), swapped{img, two}, testSpool(t)); err == nil || !strings.Contains(err.Error(), "has 2 layers, and its config names 1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// swapped is an image with another one's layers.
+type swapped struct {
+	v1.Image
+	other v1.Image
+}
+
+func (s swapped) Layers() ([]v1.Layer, error) { return s.other.Layers() }
 
 func TestFlattenLimits(t *testing.T) {
 	f := &flattener{tree: newTree(), spool: testSpool(t)}
