@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
@@ -111,6 +112,17 @@ type Fork struct {
 	At       time.Duration `json:"at"`                 // on the clock of Mark.Host: all before is inherited
 	Took     time.Duration `json:"took"`               // from QEMU's start to the first answer from inside
 	MACs     []string      `json:"macs,omitempty"`     // of its network cards
+}
+
+// String says in a line how the machine came up.
+func (f Fork) String() string {
+	switch f.How {
+	case "ram":
+		return fmt.Sprintf("a fork of a machine that was up after %s; it answered after %s", short(f.At), short(f.Took))
+	case "stream":
+		return fmt.Sprintf("a fork, loaded with all its memory (%s), of a machine that was up after %s; it answered after %s", f.Why, short(f.At), short(f.Took))
+	}
+	return fmt.Sprintf("booted in the place of a fork: %s; up after %s", f.Why, short(f.Took))
 }
 
 // Mark is an event with the host's time.

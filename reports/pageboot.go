@@ -63,6 +63,9 @@ func newPageBoot(b Boot, anchor string, share int) pageBoot {
 	if b.Wanted != "" {
 		p.Summary += ", awaited " + string(b.Wanted)
 	}
+	if b.Fork != nil {
+		p.Summary += "; " + b.Fork.String()
+	}
 	p.Lines = p.console(share)
 	p.Timeline = drawTimeline(b, p.Href)
 	return p

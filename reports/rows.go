@@ -82,6 +82,9 @@ func (r *timelineRow) add(m Mark) {
 	if m.Implied {
 		implied = ", inferred from the console"
 	}
+	if m.Inherited {
+		implied += ", by the template"
+	}
 	guest := ""
 	if m.Guest > 0 {
 		guest = fmt.Sprintf(", guest clock %s", short(m.Guest))
