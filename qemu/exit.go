@@ -8,11 +8,12 @@ import (
 
 // Reasons of QEMU's SHUTDOWN event (QEMU, qapi/run-state.json, ShutdownCause).
 const (
-	ReasonShutdown = "guest-shutdown" // the guest powered itself off
-	ReasonReset    = "guest-reset"    // the guest reset: a reboot, or a panic with panic=-1
-	ReasonPanic    = "guest-panic"    // a pvpanic device said so
-	ReasonQuit     = "host-qmp-quit"  // a monitor command
-	ReasonSignal   = "host-signal"    // SIGTERM, SIGINT or SIGHUP from the host
+	ReasonShutdown  = "guest-shutdown"        // the guest powered itself off
+	ReasonReset     = "guest-reset"           // the guest reset: a reboot, or a panic with panic=-1
+	ReasonPanic     = "guest-panic"           // a pvpanic device said so
+	ReasonQuit      = "host-qmp-quit"         // a monitor command
+	reasonHostReset = "host-qmp-system-reset" // a monitor command, under -no-reboot
+	ReasonSignal    = "host-signal"           // SIGTERM, SIGINT or SIGHUP from the host
 )
 
 // Exit is how QEMU ended.
@@ -49,7 +50,8 @@ func (v *VM) Exit() Exit {
 func signalName(s syscall.Signal) string {
 	names := map[syscall.Signal]string{
 		syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM", syscall.SIGSEGV: "SIGSEGV",
-		syscall.SIGABRT: "SIGABRT", syscall.SIGINT: "SIGINT", syscall.SIGHUP: "SIGHUP",
+		syscall.SIGABRT: "SIGABRT", syscall.SIGBUS: "SIGBUS", syscall.SIGILL: "SIGILL", syscall.SIGFPE: "SIGFPE", syscall.SIGTRAP: "SIGTRAP",
+		syscall.SIGINT: "SIGINT", syscall.SIGHUP: "SIGHUP",
 	}
 	if name, ok := names[s]; ok {
 		return name
@@ -62,13 +64,22 @@ func (e Exit) ByGuest() bool {
 	return e.Signal == "" && e.Status == 0 && (e.Reason == ReasonShutdown || e.Reason == ReasonReset || e.Reason == ReasonPanic)
 }
 
+// killed puts a signal into words: some a program sends itself when it breaks.
+func killed(signal string) string {
+	switch signal {
+	case "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP":
+		return "QEMU crashed with " + signal
+	}
+	return "QEMU was killed by " + signal + " from outside"
+}
+
 // String puts the end into words.
 func (e Exit) String() string {
 	switch {
 	case e.Signal != "" && e.Requested:
 		return "QEMU was ended by the harness with " + e.Signal
 	case e.Signal != "":
-		return "QEMU was killed by " + e.Signal + " from outside"
+		return killed(e.Signal)
 	case e.Status != 0:
 		return strings.TrimRight(fmt.Sprintf("QEMU exited with status %d: %s", e.Status, strings.TrimSpace(e.Stderr)), ": ")
 	}
@@ -86,6 +97,8 @@ func (e Exit) String() string {
 	switch e.Reason {
 	case ReasonQuit, ReasonSignal:
 		return "QEMU was told to end from outside (" + e.Reason + ")"
+	case reasonHostReset:
+		return "the machine was reset from outside"
 	}
 	return "QEMU ended without giving a reason"
 }

@@ -86,7 +86,7 @@ func (o ProbeOptions) Key() string {
 	if info, err := os.Stat(o.Binary); err == nil {
 		binary = info.ModTime().UTC().Format(time.RFC3339)
 	}
-	return strings.Join([]string{"2", o.Binary, binary, o.Arch, release, device}, "|")
+	return strings.Join([]string{"3", o.Binary, binary, o.Arch, release, device}, "|")
 }
 
 func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }

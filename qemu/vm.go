@@ -49,7 +49,9 @@ type StartError struct {
 // Error gives QEMU's own words first: they usually name the reason.
 func (e *StartError) Error() string {
 	if e.Stderr != "" {
-		return fmt.Sprintf("QEMU does not start: %s (%v)", strings.TrimSpace(e.Stderr), e.Err)
+		// The first line is the reason; what an abort adds is in the field.
+		reason, _, _ := strings.Cut(strings.TrimSpace(e.Stderr), "\n")
+		return fmt.Sprintf("QEMU does not start: %s (%v)", reason, e.Err)
 	}
 	return fmt.Sprintf("QEMU does not start: %v", e.Err)
 }
