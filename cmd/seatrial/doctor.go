@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +16,8 @@ import (
 // need is something the host must have.
 type need struct {
 	Program string `json:"program"`
-	Package string `json:"package"` // of Debian and Ubuntu
+	Package string `json:"package"` // of Debian and Ubuntu; empty: Get says how to get it
+	Get     string `json:"get,omitempty"`
 	For     string `json:"for"`
 	Path    string `json:"path,omitempty"` // where it is; empty: missing
 }
@@ -29,16 +32,18 @@ func needs(arch string) []need {
 		{Program: "mkfs.ext4", Package: "e2fsprogs", For: "state disks"},
 		{Program: "dpkg-deb", Package: "dpkg", For: "component images"},
 		{Program: "apt-get", Package: "apt", For: "component images"},
-		{Program: "go", Package: "golang", For: "component images"},
+		// Debian 12 has Go 1.19, which cannot even fetch a newer one by itself (1.21 can).
+		{Program: "go", Get: "install Go 1.21 or later by hand, from go.dev or your system's backports", For: "component images"},
 	}
 }
 
-// find fills in where the programs are and returns the packages of the missing ones.
+// find fills in where the programs are and returns the packages of the missing
+// ones, or the program's name where there is no package.
 func find(all []need) (missing []string) {
 	for i := range all {
 		path, err := exec.LookPath(all[i].Program)
 		if err != nil {
-			missing = append(missing, all[i].Package)
+			missing = append(missing, cmp.Or(all[i].Package, all[i].Program))
 			continue
 		}
 		all[i].Path = path
@@ -91,12 +96,20 @@ func sayMissing(all []need, missing []string, asJSON bool) error {
 		return exitError{exitInfra}
 	}
 	for _, n := range all {
-		if n.Path == "" {
+		switch {
+		case n.Path != "":
+		case n.Package == "":
+			fmt.Fprintf(os.Stderr, "missing: %s (for %s): %s\n", n.Program, n.For, n.Get)
+		default:
 			fmt.Fprintf(os.Stderr, "missing: %s (for %s), in Debian's package %s\n", n.Program, n.For, n.Package)
 		}
 	}
+	packages := packaged(all, missing)
+	if len(packages) == 0 {
+		return exitError{exitInfra}
+	}
 	if _, err := exec.LookPath("apt-get"); err == nil {
-		fmt.Fprintf(os.Stderr, "install: apt-get install %s\nor: seatrial doctor --install\n", strings.Join(missing, " "))
+		fmt.Fprintf(os.Stderr, "install: apt-get install %s\nor: seatrial doctor --install\n", strings.Join(packages, " "))
 	} else {
 		fmt.Fprintln(os.Stderr, "no apt-get here: install these programs with your system's own tools; the packages may have other names there")
 	}
@@ -120,17 +133,24 @@ func sayHost(ctx context.Context, o *options, all []need, asJSON bool) error {
 		}
 	}
 	fmt.Printf("%-20s %s\n%-20s %s, CPU model %s: %s\n%-20s %.1f: %s\n", "QEMU", h.Version,
-		"accelerator", h.Accel.Name, h.Accel.CPU, h.Accel.Why, "deadlines times", h.Scale, h.Why)
+		"accelerator", h.Accel.Name, h.Accel.CPU, printable(h.Accel.Why), "deadlines times", h.Scale, h.Why)
 	return nil
 }
 
+// packaged are those of the missing things that are packages.
+func packaged(all []need, missing []string) []string {
+	return slices.DeleteFunc(slices.Clone(missing), func(name string) bool {
+		return slices.ContainsFunc(all, func(n need) bool { return n.Package == "" && n.Program == name })
+	})
+}
+
 // installMissing installs packages through the system's own apt-get and
-// returns those whose programs are missing all the same. Without apt-get
-// nothing can be done, and all are.
+// returns what is missing all the same; without apt-get nothing can be done.
 func installMissing(ctx context.Context, all []need, packages []string) (missing []string, err error) {
 	apt, err := exec.LookPath("apt-get")
-	if err != nil {
-		return packages, nil
+	packages = packaged(all, packages)
+	if err != nil || len(packages) == 0 {
+		return find(all), nil
 	}
 	prefix := []string{apt}
 	if os.Geteuid() != 0 {

@@ -182,7 +182,7 @@ func TestHostThatLacksThings(t *testing.T) {
 	}{
 		"no QEMU":             {[]string{"apt-get"}, []string{"run", "guest.yml"}, []string{"qemu-system-x86", "seatrial doctor"}, ""},
 		"no QEMU, test":       {[]string{"apt-get"}, []string{"test", "guest.yml"}, []string{"qemu-system-x86", "seatrial doctor"}, ""},
-		"doctor":              {[]string{"apt-get"}, []string{"doctor"}, []string{"missing: qemu-system-x86_64 .*package qemu-system-x86", "mkfs.ext4", "apt-get install .*qemu-system-x86"}, "missing: apt-get"},
+		"doctor":              {[]string{"apt-get"}, []string{"doctor"}, []string{"missing: qemu-system-x86_64 .*package qemu-system-x86", "mkfs.ext4", "missing: go .*: install Go", "apt-get install qemu-system-x86 e2fsprogs dpkg\n"}, "missing: apt-get"},
 		"doctor, arm64":       {[]string{"apt-get"}, []string{"doctor", "--arch", "arm64"}, []string{"missing: qemu-system-aarch64 .*package qemu-system-arm"}, "x86"},
 		"doctor, no apt":      {nil, []string{"doctor", "--install"}, []string{"missing: apt-get", "no apt-get here"}, "apt-get install"},
 		"doctor, apt fails":   {[]string{"apt-get", "sudo"}, []string{"doctor", "--install"}, []string{"apt-get update: exit status 1"}, ""},
