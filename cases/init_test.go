@@ -165,17 +165,21 @@ var _ = Describe("the shipped init", Ordered, func() {
 
 	It("notices the death of containerd at once, starts it again and keeps the services", func(ctx SpecContext) {
 		pid := pidOf(ctx, vm, boot.ContainerdPath)
-		web := regexp.MustCompile(`(?m)^web\s+(\d+)`)
-		before := web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))
+		web := func() string {
+			found := regexp.MustCompile(`(?m)^web\s+(\d+)\s+RUNNING`).FindStringSubmatch(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))
+			Expect(found).To(HaveLen(2))
+			return found[1]
+		}
+		before := web()
 		run(ctx, vm, "@kill", "KILL", pid)
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: ended: signal: killed; its last line: .*; it is started again`))
 		Expect(err).NotTo(HaveOccurred())
 		_, err = vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: started again`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(pidOf(ctx, vm, boot.ContainerdPath)).NotTo(Equal(pid))
-		Expect(web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))).To(Equal(before))
+		Expect(web()).To(Equal(before))
 		run(ctx, vm, "service", "restart", "web")
-		Expect(web.FindString(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls"))).NotTo(Equal(before))
+		Expect(web()).NotTo(Equal(before))
 	}, SpecTimeout(3*time.Minute))
 
 	It("runs onshutdown while the services live, then ends everything in order", func(ctx SpecContext) {
