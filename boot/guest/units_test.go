@@ -476,3 +476,34 @@ func FuzzKernelWords(f *testing.F) {
 		}
 	})
 }
+
+func TestResolvConf(t *testing.T) {
+	tm := newTestMachine(t)
+	if err := resolvConf(tm.root); err != nil {
+		t.Error(err) // there is none
+	}
+	if err := os.MkdirAll(filepath.Join(tm.root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/run/resolvconf/resolv.conf", filepath.Join(tm.root, "etc/resolv.conf")); err != nil {
+		t.Fatal(err)
+	}
+	if err := resolvConf(tm.root); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, filepath.Join(tm.root, "run/resolvconf/resolv.conf")); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A kernel with a static usermode helper starts init under the helpers' names.
+func TestHelperNames(t *testing.T) {
+	for _, tt := range []struct {
+		argv string
+		want int
+	}{{"/sbin/mdev -s", 0}, {"/sbin/usermode-helper", 0}, {"/sbin/modprobe -q nonesuch-at-all", 1}, {"/sbin/reboot surplus", 1}, {"/sbin/other", 1}} {
+		if got := Main(strings.Fields(tt.argv)); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.argv, got, tt.want)
+		}
+	}
+}

@@ -26,7 +26,7 @@ kernel:
   cmdline: "console=ttyS0 printk.devkmsg=on"
 init:
   - seatrial/init
-  - seatrial/runc
+  - seatrial/crun
   - seatrial/containerd
 services:
   - name: getty

@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"reports":                {"boot"},
 	"harness":                {"boot", "images", "qemu", "harness/console", "reports"},
 	"harness/suite":          {"", "boot", "images", "images/component", "qemu", "harness/console", "reports", "harness"},
+	"cases/logd":             {},
 	"cases":                  {"boot", "images", "qemu", "harness", "harness/console", "harness/suite", "reports"},
 	"cmd/seatrial":           {"", "boot", "images", "images/component", "qemu", "harness/console", "reports", "harness"},
 	"internal/layers":        {},

@@ -46,6 +46,7 @@ const stateDir = "/run/service"
 type service struct {
 	guest.Bundle
 	restart restartPolicy
+	state   string // directory of its state files
 }
 
 // restartPolicy says what is done when a service ends that was not to end.
@@ -89,7 +90,7 @@ func (s service) in(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, s.Runtime.Namespace)
 }
 
-func (s service) file(kind string) string { return filepath.Join(stateDir, s.Name+"."+kind) }
+func (s service) file(kind string) string { return filepath.Join(s.state, s.Name+"."+kind) }
 
 // stopped reports whether the service is to stay as it is: stopped on request.
 func (s service) stopped() bool {
@@ -105,7 +106,7 @@ func (s service) endedOnRequest(pid uint32) bool {
 
 // locked calls f while no other process of this tool starts or stops the service.
 func (s service) locked(ctx context.Context, f func() error) error {
-	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+	if err := os.MkdirAll(s.state, 0o755); err != nil {
 		return err
 	}
 	lock, err := os.OpenFile(s.file("lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)

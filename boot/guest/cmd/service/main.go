@@ -227,7 +227,7 @@ func (t *tool) service(b guest.Bundle) service {
 	if b.Runtime.Namespace == "" {
 		b.Runtime.Namespace = t.namespace
 	}
-	return service{Bundle: b, restart: restartNo}
+	return service{Bundle: b, restart: restartNo, state: stateDir}
 }
 
 // readService finds the bundle of a service by name.

@@ -1,0 +1,168 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/boot/guest"
+)
+
+func TestParse(t *testing.T) {
+	plain := options{namespace: boot.Namespace, socket: boot.ContainerdSocket, path: boot.ServicesDir}
+	with := func(change func(*options)) options { o := plain; change(&o); return o }
+	for _, tt := range []struct {
+		argv string
+		verb string
+		o    options
+		args string
+		err  string
+	}{
+		{argv: "service start web", verb: "start", o: plain, args: "web"},
+		{argv: "service -q restart web", verb: "restart", o: with(func(o *options) { o.quiet = true }), args: "web"},
+		{argv: "service -v -containerd-namespace other stop --sock /s --path /p web", verb: "stop", args: "web",
+			o: with(func(o *options) { o.verbose, o.namespace, o.socket, o.path = true, "other", "/s", "/p" })},
+		{argv: "service system-init --containerd /c --sock /s", verb: "system-init", o: with(func(o *options) { o.socket = "/s" })},
+		{argv: "service system --adopt", verb: "system", o: with(func(o *options) { o.adopt = true })},
+		{argv: "service attach /b 7", verb: "attach", o: plain, args: "/b 7"},
+		{argv: "/etc/init.d/020-containerd", verb: "system-init", o: plain},
+		{argv: "/etc/init.d/010-onboot", verb: "done", o: plain},
+		{argv: "service", err: "no command"},
+		{argv: "service lunch", err: `unknown command "lunch"`},
+		{argv: "service -q -v stop web", err: "exclude each other"},
+		{argv: "service start", err: "1 arguments are needed"},
+		{argv: "service start a b", err: `unexpected argument "b"`},
+		{argv: "service system-init a", err: `unexpected argument "a"`},
+		{argv: "service start --adopt a", err: "usage"},
+		{argv: "service --nonesuch", err: "usage"},
+	} {
+		verb, o, args, err := parse(strings.Fields(tt.argv), io.Discard)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v", tt.argv, err)
+			}
+			continue
+		}
+		if err != nil || verb != tt.verb || strings.Join(args, " ") != tt.args {
+			t.Errorf("%s: %q %v %v", tt.argv, verb, args, err)
+		}
+		if o != tt.o {
+			t.Errorf("%s: %+v", tt.argv, o)
+		}
+	}
+}
+
+func TestUsageIsExitStatusTwo(t *testing.T) {
+	if got := run([]string{"service", "--nonesuch"}); got != 2 {
+		t.Errorf("a bad flag: %d", got)
+	}
+	if got := run([]string{"service", "lunch"}); got != 1 {
+		t.Errorf("a bad command: %d", got)
+	}
+}
+
+func TestRestartPolicy(t *testing.T) {
+	for _, tt := range []struct {
+		annotation      string
+		want            restartPolicy
+		err             bool
+		good, bad, lost bool
+	}{
+		{"", restartNo, false, false, false, false},
+		{`"org.seatrial.restart":"no"`, restartNo, false, false, false, false},
+		{`"org.seatrial.restart":"on-failure"`, restartOnFailure, false, false, true, true},
+		{`"org.seatrial.restart":"always"`, restartAlways, false, true, true, true},
+		{`"org.seatrial.restart":"sometimes"`, restartNo, true, false, false, false},
+	} {
+		dir := t.TempDir()
+		config := `{"root":{"path":"rootfs"},"process":{},"annotations":{` + tt.annotation + `}}`
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p, err := restartPolicyOf(dir)
+		if p != tt.want || (err != nil) != tt.err {
+			t.Errorf("%s: %q, %v", tt.annotation, p, err)
+		}
+		if p.wants(0) != tt.good || p.wants(3) != tt.bad || p.wants(unknownStatus) != tt.lost {
+			t.Errorf("%s: %v %v %v", tt.annotation, p.wants(0), p.wants(3), p.wants(unknownStatus))
+		}
+	}
+	if p, err := restartPolicyOf("/nowhere"); p != restartNo || err != nil {
+		t.Errorf("no bundle: %q, %v", p, err)
+	}
+}
+
+func testService(t *testing.T, name string) service {
+	t.Helper()
+	return service{Bundle: guest.Bundle{Name: name}, restart: restartNo, state: t.TempDir()}
+}
+
+func TestLocked(t *testing.T) {
+	s := testService(t, "web")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	inside, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { done <- s.locked(ctx, func() error { close(inside); <-leave; return nil }) }()
+	<-inside
+	short, stop := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer stop()
+	if err := s.locked(short, func() error { t.Error("two at a time"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	other := testService(t, "other")
+	if err := other.locked(ctx, func() error { return nil }); err != nil {
+		t.Errorf("another service: %v", err)
+	}
+	close(leave)
+	if err := s.locked(ctx, func() error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWatchTellsOnce(t *testing.T) {
+	var console, kmsg bytes.Buffer
+	tool := &tool{speak: guest.NewSpeaker("service", &console, &kmsg, func() time.Duration { return 0 })}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := testService(t, "web")
+	w := newWatch(ctx, tool, []service{s})
+	w.started(s, 7)
+	w.started(s, 7)
+	w.ended(s, 7, 3)
+	w.ended(s, 7, 3)
+	w.started(s, 7) // the event may come after the end was seen
+	if err := writeState(s.file("ending"), "8"); err != nil {
+		t.Fatal(err)
+	}
+	w.started(s, 8)
+	w.ended(s, 8, 143)
+	w.lost(s) // nothing ran
+	w.started(s, 9)
+	w.lost(s)
+	s.restart = restartAlways
+	cancel()
+	w.started(s, 10)
+	w.ended(s, 10, 0) // the machine is to stop: it is not started again
+	w.restarts.Wait()
+	want := []string{
+		"service web: running, pid 7", "service web: exit status 3",
+		"service web: running, pid 8", "service web: stopped on request, exit status 143 (SIGTERM)",
+		"service web: running, pid 9", "service web: lost: its task is gone",
+		"service web: running, pid 10", "service web: exit status 0",
+	}
+	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
