@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/harness/suite"
 	"github.com/seatrial/seatrial/images"
@@ -58,6 +59,7 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 		gone := *m
 		gone.Disk = ""
 		lost := trial.Boot(ctx, im, fromMedium(&gone))
-		Expect(lost.Await(ctx, "ready")).To(suite.BeVerdict(reports.Guest, `/dev/vda`))
+		Expect(lost.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `init died`))
+		Expect(lost).To(suite.Print(`^init: giving up: root=/dev/vda: there is no such device after 10s; there are: `))
 	}, mediumTime)
 })

@@ -186,7 +186,7 @@ func (s *Store) writeBlob(ctx context.Context, h v1.Hash, open func() (io.ReadCl
 	if h.Algorithm != "sha256" {
 		return fmt.Errorf("digest %s is not a sha256", h)
 	}
-	path := filepath.Join(s.dir, "blobs", h.Algorithm, h.Hex)
+	path := s.blob(h)
 	if f, err := os.Open(path); err == nil {
 		got, _, err := v1.SHA256(f)
 		f.Close()
@@ -201,6 +201,8 @@ func (s *Store) writeBlob(ctx context.Context, h v1.Hash, open func() (io.ReadCl
 	defer func() { err = errors.Join(err, r.Close()) }()
 	return writeVerified(path, cancelled(ctx, r), h)
 }
+
+func (s *Store) blob(h v1.Hash) string { return filepath.Join(s.dir, "blobs", h.Algorithm, h.Hex) }
 
 // sweep removes the temporary files of writers that were killed; the caller
 // has the lock, so there are no others.
@@ -277,6 +279,9 @@ func (s *Store) platforms(ctx context.Context, ref string) (map[string]v1.Image,
 	for _, d := range index.Manifests {
 		if !named(d, r) {
 			continue
+		}
+		if err := used(s.blob(d.Digest)); err != nil {
+			return nil, fmt.Errorf("the local layout %s is damaged: %w; remove it and build or fetch again", s.dir, err)
 		}
 		if err := expand(root, d, found); err != nil {
 			return nil, fmt.Errorf("the local layout %s is damaged: %w; remove it and build or fetch again", s.dir, err)

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seatrial/seatrial/images"
+)
+
+func importCommand(o *options) *cobra.Command {
+	var ref string
+	cmd := &cobra.Command{
+		Use:   "import ARCHIVE...",
+		Short: "Put images from archives into the local store",
+		Long: `Reads what docker save, podman save, skopeo and buildx write, in the docker or
+the OCI form, compressed or not, and puts the images into the store below the
+cache folder. From there a YAML file uses them by name, without a registry.
+The names are printed.`,
+		Example: `  docker save my/app:1 -o app.tar && seatrial import app.tar
+  seatrial import app.oci.tar --name my/app:1`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cache, err := o.cacheDir()
+			if err != nil {
+				return err
+			}
+			store, err := images.OpenStore(filepath.Join(cache, "store"))
+			if err != nil {
+				return remedy(err, "--cache")
+			}
+			for _, file := range args {
+				names, err := store.Import(cmd.Context(), file, ref)
+				if err != nil {
+					return misuse{err}
+				}
+				for _, name := range names {
+					fmt.Println(name)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&ref, "name", "", "name of the image, if the archive has none or another is wanted")
+	return cmd
+}
