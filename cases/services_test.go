@@ -65,6 +65,18 @@ var _ = Describe("services", func() {
 		Expect(say(ctx, vm, "echo status=$?", prompt)).To(ContainSubstring("status=7"))
 	}, SpecTimeout(5*time.Minute))
 
+	It("give a shell whose programs Ctrl-C interrupts", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, trial.Default(ctx))
+		prompt := regexp.MustCompile(`\(ns: getty\) seatrial:\S*# $`)
+		say(ctx, vm, "", prompt)
+		Expect(vm.Type("sleep 1357\n")).To(Succeed())
+		sleeping := func() string { return run(ctx, vm, "@ps") }
+		Eventually(ctx, sleeping).Should(ContainSubstring("sleep 1357"))
+		Expect(say(ctx, vm, "\x03", prompt)).NotTo(BeEmpty())
+		Eventually(ctx, sleeping).ShouldNot(ContainSubstring("sleep 1357"))
+		Expect(vm).NotTo(suite.Print(`^service getty: exit`))
+	}, SpecTimeout(5*time.Minute))
+
 	It("that fail are named with their exit status, and the others run", func(ctx SpecContext) {
 		image := build(ctx, "small.yml", withContainer(services, "crash", "exit 3"))
 		vm := trial.Boot(ctx, image, func(p *harness.Plan) { p.Expect = []string{"unit-failed"} })

@@ -262,7 +262,7 @@ func makeGetty(k *kitchen) ([]file, error) {
 	profile := "export PS1='(ns: getty) \\h:\\w# ' TERM=vt102\n"
 	return append(files, file{name: "usr/bin/getty.sh", mode: 0o755, data: gettyScript},
 		file{name: "etc/profile", mode: 0o644, data: []byte(profile)},
-		file{name: "usr/bin/autologin", mode: 0o755, data: []byte("#!/bin/sh\nexec /bin/ash -l\n")}), err
+		file{name: "usr/bin/autologin", mode: 0o755, data: []byte("#!/bin/sh\n# login gives back SIGINT, which a shell takes from what it runs in the background.\nexec /bin/login -f root\n")}), err
 }
 
 func makeWeb(k *kitchen) ([]file, error) {
