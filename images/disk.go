@@ -214,7 +214,7 @@ func (m *mastering) staged(dir string, files []fatFile) error {
 		if err := os.MkdirAll(m.path(filepath.Dir(to)), 0o755); err != nil {
 			return err
 		}
-		if err := m.link(f.from, to); err != nil {
+		if err := m.copyFile(f.from, to); err != nil {
 			return err
 		}
 	}

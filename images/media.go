@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -380,16 +379,6 @@ func (m *mastering) copyFile(from, name string) (err error) {
 		return err
 	})
 	return err
-}
-
-// link puts a file of the image into the medium's folder without copying it
-// where the file system can.
-func (m *mastering) link(from, name string) error {
-	err := os.Link(from, m.path(name))
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return m.copyFile(from, name)
 }
 
 func (m *mastering) text(name, text string) error {

@@ -36,7 +36,7 @@ func (m *mastering) squashfs() (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := m.link(m.image.KernelPath, "kernel"); err != nil {
+	if err := m.copyFile(m.image.KernelPath, "kernel"); err != nil {
 		return err
 	}
 	m.media.Kernel, m.media.Initrd, m.media.Disk, m.media.DiskFormat = "kernel", stub, disk, "raw"
@@ -70,8 +70,8 @@ func (m *mastering) sqfstar(root *tree, name string) error {
 	})
 }
 
-// loaderRoot is the root of the small initramfs: /init and the modules for
-// disks and file systems, with the indexes to find them by.
+// loaderRoot is the root of the small initramfs: /init and the modules. All of
+// them: what stands between a kernel and its root cannot be told from names.
 func loaderRoot(root *tree) (*tree, error) {
 	init := root.resolve("init")
 	if init == nil || !init.is(typeFile) {
@@ -92,30 +92,11 @@ func loaderRoot(root *tree) (*tree, error) {
 	}
 	return small, root.walk(func(name string, e *entry) error {
 		rest, ok := strings.CutPrefix(strings.TrimPrefix(name, "usr/"), "lib/modules/")
-		if !ok || !e.is(typeFile) || !neededEarly(rest) {
+		if !ok || !e.is(typeFile) {
 			return nil
 		}
 		return small.put(path.Join("lib/modules", rest), e.inode)
 	})
-}
-
-// neededEarly reports whether a file below lib/modules is an index, or a
-// driver that may stand between the kernel and its root.
-func neededEarly(file string) bool {
-	_, file, _ = strings.Cut(file, "/") // the version
-	if !strings.Contains(file, "/") {
-		return true
-	}
-	for _, dir := range []string{
-		"kernel/drivers/virtio/", "kernel/drivers/block/", "kernel/drivers/scsi/", "kernel/drivers/cdrom/", "kernel/drivers/ata/",
-		"kernel/drivers/nvme/", "kernel/fs/squashfs/", "kernel/fs/isofs/", "kernel/fs/ext4/", "kernel/fs/jbd2/", "kernel/fs/mbcache",
-		"kernel/lib/", "kernel/crypto/", "kernel/arch/",
-	} {
-		if strings.HasPrefix(file, dir) {
-			return true
-		}
-	}
-	return false
 }
 
 // packedInitrd writes the image's initramfs compressed, for firmware and boot

@@ -76,11 +76,9 @@ func enterRoot(sys System) error {
 	if err != nil {
 		return err
 	}
-	if err := loadRootDrivers(sys, r); err != nil {
-		return err
-	}
+	failed := loadRootDrivers(sys, r)
 	if err := awaitDevice(r.device, rootWait); err != nil {
-		return err
+		return errors.Join(err, failed)
 	}
 	if err := mountRoot(sys, r); err != nil {
 		return err
@@ -89,7 +87,8 @@ func enterRoot(sys System) error {
 }
 
 // loadRootDrivers loads the drivers of all devices, and the file system. A
-// kernel that has them built in needs no modules.
+// kernel that has them built in needs no modules. Its error is of interest only
+// if the root is not found then: other devices have drivers too.
 func loadRootDrivers(sys System, r rootWords) error {
 	dir, err := ModulesDir()
 	if err != nil {
@@ -99,17 +98,13 @@ func loadRootDrivers(sys System, r rootWords) error {
 	if err != nil {
 		return err
 	}
-	// A driver that fails is not the root's until the root is not found.
 	failed := modules.Coldplug(sys, "/sys")
 	for _, fs := range strings.Split(r.fstype, ",") {
 		if _, known := modules.Find(fs); fs != "" && known {
 			failed = errors.Join(failed, modules.Modprobe(sys, fs, ""))
 		}
 	}
-	if _, err := os.Stat(r.device); err != nil {
-		return failed
-	}
-	return nil
+	return failed
 }
 
 // awaitDevice waits until a device is there. The kernel has no event for it
