@@ -24,6 +24,7 @@ type Config struct {
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
 	NICs      []NIC         // virtio network cards, in order
+	RTC       string        // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
 	RAM       RAM           // where the guest's memory lies; zero: nowhere in particular
@@ -47,11 +48,13 @@ const (
 
 // Disk is a virtio block device.
 type Disk struct {
-	Path     string // of the file
-	Format   string // "raw" or "qcow2"; empty: "raw". Never probed: a guest could forge a header
-	Serial   string // shown in the guest as /sys/block/*/serial; may be empty
-	ReadOnly bool
-	Snapshot bool // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
+	Path           string // of the file
+	Format         string // "raw" or "qcow2"; empty: "raw". Never probed: a guest could forge a header
+	Serial         string // shown in the guest as /sys/block/*/serial; may be empty
+	ReadOnly       bool
+	Error          *DiskError // a fault; nil: none
+	BytesPerSecond int        // at most, reads and writes together; 0: as fast as it is
+	Snapshot       bool       // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
 }
 
 // Source is the disk's file as it stands in a command line.
@@ -167,6 +170,9 @@ func (c Config) Command() (*Command, error) {
 	for i, n := range c.NICs {
 		args = append(args, n.args(i)...)
 	}
+	if c.RTC != "" {
+		args = append(args, "-rtc", "base="+c.RTC)
+	}
 	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
 }
 
@@ -201,7 +207,7 @@ func machine(arch string) string {
 }
 
 func (d Disk) args(i int) []string {
-	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.Source(), nonEmpty(d.Format, "raw"))
+	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.file(), nonEmpty(d.Format, "raw")) + d.throttle()
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}
@@ -270,6 +276,17 @@ func (c Config) check() error {
 		if d.Format != "" && d.Format != "raw" && d.Format != "qcow2" {
 			bad("disk %d: unknown format %q; known are raw and qcow2", i, d.Format)
 		}
+	}
+	for i, d := range c.Disks {
+		if d.Error != nil && d.Error.problem() != "" {
+			bad("disk %d: %s", i, d.Error.problem())
+		}
+		if d.BytesPerSecond < 0 {
+			bad("disk %d: %d bytes a second", i, d.BytesPerSecond)
+		}
+	}
+	if _, err := time.Parse("2006-01-02T15:04:05", c.RTC); c.RTC != "" && err != nil {
+		bad("hardware clock %q; write a time as 2038-01-19T03:14:07", c.RTC)
 	}
 	for i, n := range c.NICs {
 		if problem := n.problem(); problem != "" {

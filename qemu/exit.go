@@ -8,12 +8,12 @@ import (
 
 // Reasons of QEMU's SHUTDOWN event (QEMU, qapi/run-state.json, ShutdownCause).
 const (
-	ReasonShutdown  = "guest-shutdown"        // the guest powered itself off
-	ReasonReset     = "guest-reset"           // the guest reset: a reboot, or a panic with panic=-1
-	ReasonPanic     = "guest-panic"           // a pvpanic device said so
-	ReasonQuit      = "host-qmp-quit"         // a monitor command
-	reasonHostReset = "host-qmp-system-reset" // a monitor command, under -no-reboot
-	ReasonSignal    = "host-signal"           // SIGTERM, SIGINT or SIGHUP from the host
+	ReasonShutdown = "guest-shutdown"        // the guest powered itself off
+	ReasonReset    = "guest-reset"           // the guest reset: a reboot, or a panic with panic=-1
+	ReasonPanic    = "guest-panic"           // a pvpanic device said so
+	ReasonButton   = "host-qmp-system-reset" // VM.Reset
+	ReasonQuit     = "host-qmp-quit"         // a monitor command
+	ReasonSignal   = "host-signal"           // SIGTERM, SIGINT or SIGHUP from the host
 )
 
 // Exit is how QEMU ended.
@@ -90,6 +90,8 @@ func (e Exit) String() string {
 		return "the machine reset (a reboot, or a panic)"
 	case ReasonPanic:
 		return "the kernel panicked"
+	case ReasonButton:
+		return "the reset button was pressed"
 	}
 	if e.Requested {
 		return "QEMU was ended by the harness"
@@ -97,8 +99,6 @@ func (e Exit) String() string {
 	switch e.Reason {
 	case ReasonQuit, ReasonSignal:
 		return "QEMU was told to end from outside (" + e.Reason + ")"
-	case reasonHostReset:
-		return "the machine was reset from outside"
 	}
 	return "QEMU ended without giving a reason"
 }

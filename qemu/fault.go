@@ -1,0 +1,95 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// DiskError is a fault of a disk: requests of one kind that fail.
+type DiskError struct {
+	Write bool          // writes fail; otherwise reads
+	After int           // how many succeed before; 0: none
+	Once  bool          // one fails; otherwise all from there on
+	Errno syscall.Errno // 0: EIO. ENOSPC is a disk that is full
+}
+
+// maxErrorAfter bounds DiskError.After: QEMU is told of every request that
+// succeeds before, in its command line.
+const maxErrorAfter = 1000
+
+func (e DiskError) problem() string {
+	if e.After < 0 || e.After > maxErrorAfter {
+		return fmt.Sprintf("an error after %d requests; 0 to %d can be counted", e.After, maxErrorAfter)
+	}
+	return ""
+}
+
+// options are blkdebug's (QEMU, docs/devel/blkdebug.rst): a state machine that
+// counts requests, from state 1 on, and one rule that fails them.
+func (e DiskError) options(prefix string) string {
+	event := "read_aio"
+	if e.Write {
+		event = "write_aio"
+	}
+	errno := e.Errno
+	if errno == 0 {
+		errno = syscall.EIO
+	}
+	var b strings.Builder
+	for i := range e.After {
+		fmt.Fprintf(&b, ",%sset-state.%d.event=%s,%sset-state.%d.state=%d,%sset-state.%d.new_state=%d", prefix, i, event, prefix, i, i+1, prefix, i, i+2)
+	}
+	once := "off"
+	if e.Once {
+		once = "on"
+	}
+	fmt.Fprintf(&b, ",%sinject-error.0.event=%s,%sinject-error.0.state=%d,%sinject-error.0.errno=%d,%sinject-error.0.once=%s,%sinject-error.0.immediately=off",
+		prefix, event, prefix, e.After+1, prefix, int(errno), prefix, once, prefix)
+	return b.String()
+}
+
+// Reset presses the reset button. Machines are started with -no-reboot, so it
+// ends QEMU; its reason is "host-qmp-system-reset".
+func (v *VM) Reset(ctx context.Context) error { return v.qmp.Do(ctx, "system_reset", nil, nil) }
+
+// PowerButton presses the power button, which a guest with ACPI may heed.
+func (v *VM) PowerButton(ctx context.Context) error {
+	return v.qmp.Do(ctx, "system_powerdown", nil, nil)
+}
+
+// NMI sends every processor a non-maskable interrupt.
+func (v *VM) NMI(ctx context.Context) error { return v.qmp.Do(ctx, "inject-nmi", nil, nil) }
+
+// CtrlAltDel presses these keys together. Only the amd64 board has a keyboard.
+func (v *VM) CtrlAltDel(ctx context.Context) error {
+	var keys []map[string]string
+	for _, k := range []string{"ctrl", "alt", "delete"} {
+		keys = append(keys, map[string]string{"type": "qcode", "data": k})
+	}
+	return v.qmp.Do(ctx, "send-key", map[string]any{"keys": keys}, nil)
+}
+
+// Link pulls the cable of the n-th network card (from 0), or puts it back.
+func (v *VM) Link(ctx context.Context, nic int, up bool) error {
+	return v.qmp.Do(ctx, "set_link", map[string]any{"name": nicID(nic), "up": up}, nil)
+}
+
+// file is how QEMU reaches the disk's file: through blkdebug, if it must fail.
+func (d Disk) file() string {
+	if d.Error == nil {
+		return d.Source()
+	}
+	return "file.driver=blkdebug,file.image." + strings.Replace(d.Source(), "file=", "filename=", 1) + ",file.image.driver=file" +
+		d.Error.options("file.") + ",werror=report,rerror=report"
+}
+
+// throttle is the disk's speed limit, as options.
+func (d Disk) throttle() string {
+	if d.BytesPerSecond == 0 {
+		return ""
+	}
+	return ",throttling.bps-total=" + strconv.Itoa(d.BytesPerSecond)
+}

@@ -1,0 +1,82 @@
+package qemu
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// QEMU takes every fault that a configuration can hold, and every button works.
+func TestFaults(t *testing.T) {
+	c := counting(t, "amd64")
+	for i, e := range []*DiskError{nil, {}, {Write: true, After: 3, Once: true, Errno: syscall.ENOSPC}} {
+		path := filepath.Join(t.TempDir(), "di,sk")
+		if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.Disks = append(c.Disks, Disk{Path: path, Error: e, BytesPerSecond: i << 20, Snapshot: i == 0})
+	}
+	c.NICs, c.RTC = []NIC{{}}, "2038-01-19T03:14:07"
+	v := start(t, c)
+	if err := v.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(t, v); got != "1" {
+		t.Errorf("the digit is %s", got)
+	}
+	for name, err := range map[string]error{
+		"power button": v.PowerButton(t.Context()),
+		"NMI":          v.NMI(t.Context()),
+		"Ctrl-Alt-Del": v.CtrlAltDel(t.Context()),
+		"link down":    v.Link(t.Context(), 0, false),
+		"link up":      v.Link(t.Context(), 0, true),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := v.Link(t.Context(), 1, false); err == nil {
+		t.Error("a card that does not exist has a cable")
+	}
+	if err := v.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-v.Done()
+	if e := v.Exit(); e.Reason != ReasonButton || e.ByGuest() {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestFaultArguments(t *testing.T) {
+	c := config(t)
+	c.Disks = []Disk{{Path: c.Kernel, Error: &DiskError{Write: true, After: 2}}}
+	cmd, err := c.Command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Join(cmd.Args, " ")
+	for _, want := range []string{
+		"file.driver=blkdebug,file.image.filename=" + escape(c.Kernel), "file.set-state.0.event=write_aio,file.set-state.0.state=1,file.set-state.0.new_state=2",
+		"file.set-state.1.new_state=3", "file.inject-error.0.state=3,file.inject-error.0.errno=5,file.inject-error.0.once=off", "werror=report",
+	} {
+		if !strings.Contains(args, want) {
+			t.Errorf("%q is missing in %s", want, args)
+		}
+	}
+	if strings.Contains(args, "-rtc") || strings.Contains(args, "throttling") {
+		t.Errorf("what nobody asked for: %s", args)
+	}
+	for want, change := range map[string]func(){
+		"disk 0: an error after 1001": func() { c.Disks[0].Error = &DiskError{After: 1001} },
+		"disk 0: -1 bytes a second":   func() { c.Disks[0].Error, c.Disks[0].BytesPerSecond = nil, -1 },
+		`"tomorrow"`:                  func() { c.Disks[0].BytesPerSecond, c.RTC = 0, "tomorrow" },
+	} {
+		change()
+		if _, err := c.Command(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+		c.RTC = ""
+	}
+}
