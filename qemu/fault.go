@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -52,8 +53,21 @@ func (e DiskError) options(prefix string) string {
 }
 
 // Reset presses the reset button. Machines are started with -no-reboot, so it
-// ends QEMU; its reason is "host-qmp-system-reset".
-func (v *VM) Reset(ctx context.Context) error { return v.qmp.Do(ctx, "system_reset", nil, nil) }
+// ends QEMU, for ReasonButton; now and then before QEMU has answered.
+func (v *VM) Reset(ctx context.Context) error {
+	err := v.qmp.Do(ctx, "system_reset", nil, nil)
+	if errors.Is(err, ErrMonitorGone) {
+		select {
+		case <-v.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if v.Exit().Reason == ReasonButton {
+			return nil
+		}
+	}
+	return err
+}
 
 // PowerButton presses the power button, which a guest with ACPI may heed.
 func (v *VM) PowerButton(ctx context.Context) error {

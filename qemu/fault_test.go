@@ -28,7 +28,6 @@ func TestFaults(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"power button": v.PowerButton(t.Context()),
-		"NMI":          v.NMI(t.Context()),
 		"Ctrl-Alt-Del": v.CtrlAltDel(t.Context()),
 		"link down":    v.Link(t.Context(), 0, false),
 		"link up":      v.Link(t.Context(), 0, true),
@@ -46,6 +45,30 @@ func TestFaults(t *testing.T) {
 	<-v.Done()
 	if e := v.Exit(); e.Reason != ReasonButton || e.ByGuest() {
 		t.Errorf("%+v", e)
+	}
+	if err := v.Reset(t.Context()); err != nil { // it was what ended the machine
+		t.Error(err)
+	}
+}
+
+// A guest that has no table of interrupts does not survive one.
+func TestNMI(t *testing.T) {
+	v := start(t, counting(t, "amd64"))
+	if err := v.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(t, v); got != "1" {
+		t.Errorf("the digit is %s", got)
+	}
+	if err := v.NMI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-v.Done()
+	if e := v.Exit(); e.Reason != ReasonReset {
+		t.Errorf("%+v", e)
+	}
+	if err := v.Reset(t.Context()); err == nil {
+		t.Error("the button of a machine that is gone was pressed")
 	}
 }
 
