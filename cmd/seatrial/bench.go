@@ -35,7 +35,7 @@ type group struct {
 
 // groups are all there are, in the order they run.
 func groups() []group {
-	return []group{bootGroup(), initGroup(), imagesGroup(), forkGroup(), soakGroup()}
+	return []group{bootGroup(), initGroup(), imagesGroup(), mediaGroup(), forkGroup(), soakGroup()}
 }
 
 func groupNames() []string {

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -139,15 +140,42 @@ func (k *kitchen) child(ctx context.Context) (time.Duration, float64, error) {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return 0, 0, fmt.Errorf("%w: %s", err, said.String())
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
 	}
-	took := time.Since(start)
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return 0, 0, errors.New("this system does not tell a process's memory")
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	// What the system tells of an ended process includes the memory of the one
+	// that started it, so the mark is read while it runs: it only ever rises.
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	peak := 0.0
+	for {
+		select {
+		case err := <-done:
+			took := time.Since(start)
+			if err != nil {
+				return 0, 0, fmt.Errorf("%w: %s", err, said.String())
+			}
+			return took, peak, nil
+		case <-tick.C:
+			peak = max(peak, highWater(cmd.Process.Pid))
+		}
 	}
-	return took, float64(usage.Maxrss) / 1024, nil
+}
+
+// highWater is the most memory a process has had, in MB; 0 if it is gone.
+func highWater(pid int) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	var kb float64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		return 0
+	}
+	return kb / 1024
 }
 
 // build builds in this process, with the one file changed to contents.
@@ -205,7 +233,7 @@ func madeUp(arch string, named map[string]int, megabytes int) (v1.Image, error) 
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(write(tar.NewWriter(w))) }() // ends with the reader
 		return r, nil
-	})
+	}, tarball.WithCompressionLevel(gzip.BestSpeed)) // it is packed three times: for digest, size and contents
 	if err != nil {
 		return nil, err
 	}
