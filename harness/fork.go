@@ -43,6 +43,9 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	if s.o.Rung == RungCold {
 		return bootUp(ctx, h, p, "cold boots were demanded")
 	}
+	if p.NoAgent {
+		return bootUp(ctx, h, p, "without an agent inside nobody can tell a fork from a reboot")
+	}
 	t, err := s.hold(ctx, h, p)
 	if err != nil {
 		return nil, err

@@ -313,6 +313,17 @@ func TestLadder(t *testing.T) {
 	}
 }
 
+// Without an agent nothing can be proved, so nothing is claimed.
+func TestForkWithoutAgent(t *testing.T) {
+	h, im := standIn(t, "linux")
+	p := forkPlan(t, im)
+	p.NoAgent = true
+	m := forked(t, OpenTemplates(TemplateOptions{Dir: t.TempDir()}), h, p)
+	if f := m.Report().Fork; f.How != "cold" || !strings.Contains(f.Why, "without an agent") {
+		t.Errorf("got %+v", f)
+	}
+}
+
 // A disk that is written to is the template's own copy, and the fork's is an
 // overlay of that; a plan with a disk of the same content finds the template.
 func TestForkDisks(t *testing.T) {

@@ -88,6 +88,11 @@ func linux(m *qemutest.Machine) {
 			panic(err)
 		}
 		fmt.Fprint(m.Serial, "[    0.0] Linux version 6.1\r\n"+records+"login:")
+	}
+	if m.Agent == nil {
+		return
+	}
+	if !m.Loaded {
 		reply(m, boot.Reply{Hello: "stand-in"})
 	}
 	for in := bufio.NewReader(m.Agent); ; {
