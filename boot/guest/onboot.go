@@ -169,7 +169,12 @@ func (m *machine) deliver(f *os.File, file string) {
 		return
 	}
 	name := strings.TrimSuffix(file, ".log")
-	if err := SendLog(socket, name, f.Name()); err != nil {
+	log, err := OpenLog(f.Name()) // with a position of its own
+	if err == nil {
+		err = SendLog(socket, name, log)
+		log.Close()
+	}
+	if err != nil {
 		m.speak.Say("init: log of %s: %v", name, err)
 	}
 }

@@ -95,6 +95,10 @@ func TestReaperKeepsStatuses(t *testing.T) {
 			t.Errorf("%s: %v, code %d, ok %v", tt.script, e, e.Code(), e.OK())
 		}
 	}
+	// A session of its own: no key pressed on a console can signal it.
+	if e := ended(t, startShell(t, &r, `read pid comm state ppid pgrp session rest </proc/$$/stat; test $session = $$`)); !e.OK() {
+		t.Errorf("it shares a session: %v", e)
+	}
 	if _, err := r.Start([]string{"/nonesuch"}, nil, "/"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

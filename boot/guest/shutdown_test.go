@@ -141,11 +141,16 @@ func TestPowerButton(t *testing.T) {
 func TestSendLog(t *testing.T) {
 	dir := t.TempDir()
 	socket, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
-	if err := SendLog(socket, "onboot.000-a", log); !errors.Is(err, os.ErrNotExist) {
+	if _, err := OpenLog(log); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no log: %v", err)
 	}
 	writeFile(t, log, "one\ntwo\n", 0o644)
-	if err := SendLog(socket, "onboot.000-a", log); err == nil {
+	from, err := OpenLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	if err := SendLog(socket, "onboot.000-a", from); err == nil {
 		t.Error("no daemon must be an error")
 	}
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -156,7 +161,7 @@ func TestSendLog(t *testing.T) {
 	if err := unix.Bind(s, &unix.SockaddrUnix{Name: socket}); err != nil {
 		t.Fatal(err)
 	}
-	if err := SendLog(socket, "onboot.000-a", log); err != nil {
+	if err := SendLog(socket, "onboot.000-a", from); err != nil {
 		t.Fatal(err)
 	}
 	name, oob := make([]byte, 64), make([]byte, 64)
@@ -194,9 +199,14 @@ func TestSendLogToDeafDaemon(t *testing.T) {
 	if err := unix.Bind(s, &unix.SockaddrUnix{Name: socket}); err != nil {
 		t.Fatal(err)
 	}
+	from, err := OpenLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
 	began := time.Now()
 	for range 2000 { // until its queue is full
-		if err = SendLog(socket, "a", log); err != nil {
+		if err = SendLog(socket, "a", from); err != nil {
 			break
 		}
 	}

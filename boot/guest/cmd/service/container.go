@@ -186,6 +186,7 @@ func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uin
 	for _, err := range logs.make() {
 		t.speak.Say("service %s: its output is lost: %v", s.Name, err)
 	}
+	defer logs.release()
 	t.debug("%s: creating the task", s.Name)
 	task, err := c.NewTask(ctx, func(string) (cio.IO, error) { return *logs, nil })
 	if err != nil {
@@ -240,6 +241,7 @@ func readSpec(dir string) (*specs.Spec, error) {
 type logFiles struct {
 	stdout, stderr string
 	daemon         bool
+	fifos          []*os.File // open for reading, or the shim would wait for a reader
 }
 
 func logsOf(name string) *logFiles {
@@ -248,7 +250,7 @@ func logsOf(name string) *logFiles {
 	if err == nil {
 		dir = filepath.Dir(boot.LoggingSocket)
 	}
-	return &logFiles{filepath.Join(dir, name+".out.log"), filepath.Join(dir, name+".log"), err == nil}
+	return &logFiles{stdout: filepath.Join(dir, name+".out.log"), stderr: filepath.Join(dir, name+".log"), daemon: err == nil}
 }
 
 // Config, Cancel, Wait and Close make logFiles a [cio.IO]: the shim does all
@@ -283,7 +285,11 @@ func (l *logFiles) fresh(file string) error {
 		if err := unix.Mkfifo(file, 0o600); err != nil {
 			return fmt.Errorf("log %s: %w", file, err)
 		}
-		return nil
+		f, err := guest.OpenLog(file)
+		if err == nil {
+			l.fifos = append(l.fifos, f)
+		}
+		return err
 	}
 	f, err := os.Create(file)
 	if err != nil {
@@ -292,20 +298,21 @@ func (l *logFiles) fresh(file string) error {
 	return f.Close()
 }
 
-// send hands the FIFOs to the logging daemon.
+// send hands the FIFOs to the logging daemon, once the shim writes to them.
 func (l *logFiles) send() error {
-	if !l.daemon {
-		return nil
-	}
 	var problems []error
-	for _, file := range []string{l.stdout, l.stderr} {
-		if file == os.DevNull {
-			continue
-		}
-		source := strings.TrimSuffix(filepath.Base(file), ".log")
-		problems = append(problems, guest.SendLog(boot.LoggingSocket, source, file))
+	for _, f := range l.fifos {
+		source := strings.TrimSuffix(filepath.Base(f.Name()), ".log")
+		problems = append(problems, guest.SendLog(boot.LoggingSocket, source, f))
 	}
 	return errors.Join(problems...)
+}
+
+// release closes what is still open here.
+func (l *logFiles) release() {
+	for _, f := range l.fifos {
+		f.Close()
+	}
 }
 
 // remove stops a service and takes away its task, container and mounts. One
