@@ -100,7 +100,7 @@ func makeInit(k *kitchen) ([]file, error) {
 		{name: "sbin/init", mode: 0o755, data: initProgram},
 		{name: "usr/bin/service", mode: 0o755, data: service},
 	}
-	for _, name := range []string{"modprobe", "poweroff", "reboot", "halt"} {
+	for _, name := range []string{"modprobe", "poweroff", "reboot", "halt", "usermode-helper"} {
 		files = append(files, file{name: "sbin/" + name, mode: 0o777, link: "init"})
 	}
 	return files, nil
