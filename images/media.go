@@ -302,7 +302,11 @@ func (m *Media) Export(dir, name string) ([]string, error) {
 		files = append(files, exported{f.Suffix, func() (io.ReadCloser, error) { return os.Open(f.path) }})
 	}
 	if m.Kernel != "" {
-		files = append(files, exported{"-cmdline", func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(m.Cmdline)), nil }})
+		suffix := "-cmdline"
+		if m.Format == KernelSquashfs {
+			suffix = "-squashfs-cmdline" // it has root=, which would mislead the other initramfs
+		}
+		files = append(files, exported{suffix, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(m.Cmdline)), nil }})
 	}
 	paths, err := export(dir, name, files)
 	if err != nil {

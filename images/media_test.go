@@ -128,6 +128,43 @@ func TestMediaFailure(t *testing.T) {
 	onlyImages(t, b.Dir, 2)
 }
 
+// All formats may be written into one folder: only the kernel, which is the
+// same, has one name in several of them.
+func TestExportNames(t *testing.T) {
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, writer := t.TempDir(), map[string]Format{}
+	for _, f := range Formats() {
+		row, err := f.row()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if findTools(row.tools) != nil {
+			continue // other tests say that they are missing
+		}
+		m, err := b.Media(t.Context(), im, f, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths, err := m.Export(out, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range paths {
+			if first, twice := writer[p]; twice && filepath.Base(p) != "x-kernel" {
+				t.Errorf("%s is written by %s and by %s", filepath.Base(p), first, f)
+			}
+			writer[p] = f
+		}
+	}
+	if len(writer) < 7 {
+		t.Errorf("only %d files", len(writer))
+	}
+}
+
 func TestTarMedium(t *testing.T) {
 	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
 	im, err := b.Build(t.Context(), spec(t, machine))

@@ -43,7 +43,7 @@ func (m *mastering) squashfs() (err error) {
 	m.media.Words = []string{"root=/dev/vda", "rootfstype=squashfs", "ro"}
 	m.media.Cmdline = m.cmdline.With(m.media.Words...).String()
 	m.add("kernel", "-kernel")
-	m.add(stub, "-initrd.img")
+	m.add(stub, "-squashfs-initrd.img")
 	m.add(disk, "-squashfs.img")
 	return nil
 }
