@@ -40,11 +40,8 @@ const entropySize = 32
 //
 // An error is a *Failure. The caller must Close the machine.
 func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) {
-	if s.o.Rung == RungCold {
-		return bootUp(ctx, h, p, "cold boots were demanded")
-	}
-	if p.NoAgent {
-		return bootUp(ctx, h, p, "without an agent inside nobody can tell a fork from a reboot")
+	if why := s.unforkable(p); why != "" {
+		return bootUp(ctx, h, p, why)
 	}
 	t, err := s.hold(ctx, h, p)
 	if err != nil {
@@ -69,6 +66,22 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	}
 	m.fork.Took = time.Since(began)
 	return m, nil
+}
+
+// unforkable says why machines of the plan cannot be forks; empty: they can.
+func (s *Templates) unforkable(p Plan) string {
+	if s.o.Rung == RungCold {
+		return "cold boots were demanded"
+	}
+	if p.NoAgent {
+		return "without an agent inside nobody can tell a fork from a reboot"
+	}
+	for i, d := range p.Disks {
+		if d.Error != nil {
+			return fmt.Sprintf("disk %d fails on demand, and an overlay would hide it", i)
+		}
+	}
+	return ""
 }
 
 // bootUp is the last rung: it boots a machine and waits until it is up.

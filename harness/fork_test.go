@@ -313,14 +313,24 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-// Without an agent nothing can be proved, so nothing is claimed.
-func TestForkWithoutAgent(t *testing.T) {
+// Without an agent nothing can be proved, so nothing is claimed; the errors of
+// a disk would stay below its overlay.
+func TestUnforkable(t *testing.T) {
 	h, im := standIn(t, "linux")
-	p := forkPlan(t, im)
-	p.NoAgent = true
-	m := forked(t, OpenTemplates(TemplateOptions{Dir: t.TempDir()}), h, p)
-	if f := m.Report().Fork; f.How != "cold" || !strings.Contains(f.Why, "without an agent") {
-		t.Errorf("got %+v", f)
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Plan){
+		"without an agent":       func(p *Plan) { p.NoAgent = true },
+		"disk 0 fails on demand": func(p *Plan) { p.Disks = []qemu.Disk{{Path: disk, Error: &qemu.DiskError{}}} },
+	} {
+		p := forkPlan(t, im)
+		change(&p)
+		m := forked(t, OpenTemplates(TemplateOptions{Dir: t.TempDir()}), h, p)
+		if f := m.Report().Fork; f.How != "cold" || !strings.Contains(f.Why, want) {
+			t.Errorf("%s: got %+v", want, f)
+		}
 	}
 }
 
