@@ -105,7 +105,7 @@ func (f *forks) with(ctx context.Context, use func(*harness.Machine) error) erro
 	p := f.plan()
 	m, err := f.templates.Fork(ctx, f.h, p)
 	if err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(p.Dir))
 	}
 	err = use(m)
 	return errors.Join(err, m.Close(), os.RemoveAll(p.Dir))

@@ -41,7 +41,7 @@ func soakGroup() group {
 			}
 			wrong := 0
 			note := func(n int, fate fate, err error) {
-				if err != nil {
+				if err != nil && ctx.Err() == nil {
 					wrong++
 					fmt.Fprintf(os.Stderr, "soak: machine %d, %s: %v\n", n, fate.name, err)
 				}
@@ -51,11 +51,17 @@ func soakGroup() group {
 				b.d.set("bench soak", fmt.Sprintf("fork %d of %d", i+1, forks))
 				fate := forkFates[i%len(forkFates)]
 				note(i, fate, f.with(ctx, fate.check(ctx)))
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
 			}
 			for i := range boots {
 				b.d.set("bench soak", fmt.Sprintf("boot %d of %d", i+1, boots))
 				fate := bootFates[i%len(bootFates)]
 				note(i, fate, f.boot(ctx, fate))
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
 			}
 			after, err := f.belongings()
 			if err != nil {
@@ -71,7 +77,7 @@ func soakGroup() group {
 			return []figure{
 				{Name: "soak.wrong_verdicts", Value: float64(wrong), Target: "0"},
 				{Name: "soak.leaks", Value: float64(leaks), Target: "0"},
-			}, ctx.Err()
+			}, nil
 		},
 	}
 }
@@ -142,7 +148,7 @@ func (f *forks) boot(ctx context.Context, fate fate) error {
 	}
 	m, err := harness.Boot(ctx, f.h, p)
 	if err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(p.Dir))
 	}
 	err = fate.check(ctx)(m)
 	return errors.Join(err, m.Close(), os.RemoveAll(p.Dir))
