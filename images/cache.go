@@ -151,20 +151,23 @@ func onceIn[T any](ctx context.Context, b *Builder, key string, load func(dir st
 	if err != nil {
 		return nil, err
 	}
-	return v, b.prune()
+	limit := b.Limit
+	if limit == 0 {
+		limit = defaultLimit
+	}
+	_, err = b.Prune(limit)
+	return v, err
 }
 
 // defaultLimit is what the cache of images may hold if nobody says otherwise:
 // some sixty images of the size of the one that ships.
 const defaultLimit = 8 << 30
 
-// prune removes what was used longest ago until the cache holds no more than
-// the limit. What anybody uses is left, whatever it takes.
-func (b *Builder) prune() error {
-	limit := b.Limit
-	if limit == 0 {
-		limit = defaultLimit
-	}
+// Prune removes images and media from the cache, those used longest ago first,
+// until it holds no more than limit bytes, and returns how many it freed. What
+// anybody uses is left, whatever it takes. Every build does this with
+// Builder.Limit.
+func (b *Builder) Prune(limit int64) (freed int64, err error) {
 	type item struct {
 		dir  string
 		size int64
@@ -174,13 +177,13 @@ func (b *Builder) prune() error {
 	var total int64
 	entries, err := os.ReadDir(b.Dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, e := range entries {
 		dir := filepath.Join(b.Dir, e.Name())
 		size, last, err := weigh(dir)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		total += size
 		if !last.IsZero() {
@@ -189,19 +192,19 @@ func (b *Builder) prune() error {
 	}
 	slices.SortFunc(items, func(a, b item) int { return a.last.Compare(b.last) })
 	for _, it := range items {
-		if total <= limit {
-			return nil
+		if total-freed <= limit {
+			break
 		}
 		removed, err := removeUnused(it.dir)
 		if err != nil {
-			return err
+			return freed, err
 		}
 		if removed {
-			total -= it.size
+			freed += it.size
 			b.say("%s: removed from the cache, used last on %s", filepath.Base(it.dir)[:12], it.last.Format(time.DateTime))
 		}
 	}
-	return nil
+	return freed, nil
 }
 
 // weigh is the size of a folder in the cache and when it was used last; the

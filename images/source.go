@@ -33,6 +33,9 @@ type Source interface {
 // say exactly which image is meant.
 func Resolve(store *Store) Source { return resolver{store} }
 
+// storeLimit is what the store may hold after a fetch.
+const storeLimit = 16 << 30
+
 type resolver struct{ store *Store }
 
 func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error) {
@@ -48,6 +51,9 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 		return nil, fmt.Errorf("%w, and cannot be fetched: %w", err, fetchErr)
 	}
 	if err := r.store.Put(ctx, ref, img); err != nil {
+		return nil, err
+	}
+	if _, err := r.store.Prune(ctx, storeLimit); err != nil {
 		return nil, err
 	}
 	return r.store.Get(ctx, ref, arch)

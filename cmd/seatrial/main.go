@@ -65,7 +65,7 @@ func root(o *options) *cobra.Command {
 	complete(cmd, "arch", "amd64", "arm64")
 	cmd.AddCommand(
 		runCommand(o), testCommand(o), qualifyCommand(o),
-		buildCommand(o), lintCommand(o), importCommand(o), componentsCommand(o), doctorCommand(o),
+		buildCommand(o), lintCommand(o), importCommand(o), pruneCommand(o), componentsCommand(o), doctorCommand(o),
 		reportCommand(), reproCommand(o), benchCommand(o),
 	)
 	return cmd
