@@ -338,7 +338,7 @@ func (t *tool) remove(ctx context.Context, s service, stay bool) error {
 		return fmt.Errorf("containerd: %w", err)
 	}
 	if err == nil {
-		if err := t.halt(ctx, s, task); err != nil {
+		if err := t.halt(ctx, s, task, throughRuntime); err != nil {
 			return err
 		}
 		if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
@@ -358,9 +358,36 @@ func writeState(file, text string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
+// kill sends a signal to a task.
+type kill func(ctx context.Context, task client.Task, sig syscall.Signal) error
+
+// throughRuntime has the OCI runtime do it, which reaches every process of the
+// container with SIGKILL.
+func throughRuntime(ctx context.Context, task client.Task, sig syscall.Signal) error {
+	var options []client.KillOpts
+	if sig == syscall.SIGKILL {
+		options = append(options, client.WithKillAll)
+	}
+	err := task.Kill(ctx, sig, options...)
+	if errdefs.IsNotFound(err) {
+		return nil // it has ended
+	}
+	return err
+}
+
+// directly signals the first process only, and saves the start of a runtime
+// for each service. Its shim has not reaped it yet, so the number is its own.
+func directly(_ context.Context, task client.Task, sig syscall.Signal) error {
+	err := unix.Kill(int(task.Pid()), sig)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
 // halt ends a task's process: SIGTERM, and SIGKILL when its grace is over or
 // when it could not see SIGTERM anyway.
-func (t *tool) halt(ctx context.Context, s service, task client.Task) error {
+func (t *tool) halt(ctx context.Context, s service, task client.Task, send kill) error {
 	status, err := task.Status(ctx)
 	if err != nil {
 		return fmt.Errorf("containerd: %w", err)
@@ -376,14 +403,14 @@ func (t *tool) halt(ctx context.Context, s service, task client.Task) error {
 		return fmt.Errorf("containerd: %w", err)
 	}
 	if guest.HeedsTerm("/proc", int(task.Pid())) {
-		if err := task.Kill(ctx, syscall.SIGTERM); err != nil && !errdefs.IsNotFound(err) {
+		if err := send(ctx, task, syscall.SIGTERM); err != nil {
 			return fmt.Errorf("SIGTERM: %w", err)
 		}
 		if waitFor(ctx, ended, graceTime) {
 			return nil
 		}
 	}
-	if err := task.Kill(ctx, syscall.SIGKILL, client.WithKillAll); err != nil && !errdefs.IsNotFound(err) {
+	if err := send(ctx, task, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("SIGKILL: %w", err)
 	}
 	if !waitFor(ctx, ended, killTime) {

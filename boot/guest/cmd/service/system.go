@@ -231,7 +231,7 @@ func (t *tool) haltAll(services []service, w *watch) {
 			if err != nil {
 				return
 			}
-			if err := t.halt(ctx, s, task); err != nil {
+			if err := t.halt(ctx, s, task, directly); err != nil { // PID 1 ends what it leaves
 				t.speak.Say("service %s: %v", s.Name, err)
 				return
 			}
