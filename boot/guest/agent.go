@@ -177,6 +177,10 @@ func (a *agent) execute(ctx context.Context, r boot.Request) boot.Reply {
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // its children too
 	cmd.WaitDelay = lingerTime
 	if err := cmd.Start(); err != nil {
+		if ctx.Err() != nil { // cancelled on the way: to the host it was killed
+			code := 128 + int(unix.SIGKILL)
+			return boot.Reply{ID: r.ID, Exit: &code, Signal: unix.SignalName(unix.SIGKILL)}
+		}
 		return boot.Reply{ID: r.ID, Error: err.Error()}
 	}
 	err := cmd.Wait()
