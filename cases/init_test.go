@@ -218,7 +218,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(vm).To(suite.Print(`^init: poweroff: stopping the machine$`))
 	}, SpecTimeout(5*time.Minute))
 
-	It("reboots on Ctrl-Alt-Del, volumes work, and a service without containerd is named", func(ctx SpecContext) {
+	It("reboots on Ctrl-Alt-Del, and a service without containerd is named", func(ctx SpecContext) {
 		image := build(ctx, "small.yml", func(s *images.Spec) { s.Init = []string{"seatrial/init", "seatrial/crun"} })
 		vm := trial.Boot(ctx, image, failing)
 		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
