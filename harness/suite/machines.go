@@ -39,12 +39,7 @@ const entryMachine = "machine"
 // Boot starts a pristine machine. It is closed when the spec ends, or the
 // ordered container if it is called from BeforeAll.
 func (s *Suite) Boot(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
-	m := s.start(ctx, im, tweaks, false)
-	ginkgo.DeferCleanup(func() {
-		s.drop(m)
-		gomega.Expect(m.Close()).To(gomega.Succeed())
-	})
-	return m.Machine
+	return s.start(ctx, im, tweaks, false)
 }
 
 // BootReady is Boot, and waits until the machine is up.
@@ -62,16 +57,12 @@ func (s *Suite) BootReady(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tw
 // The template is made when first needed and kept between runs. Tweaks that
 // change the machine (memory, command line) lead to another template.
 func (s *Suite) Fork(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tweak) *harness.Machine {
-	m := s.start(ctx, im, tweaks, true)
-	ginkgo.DeferCleanup(func() {
-		s.drop(m)
-		gomega.Expect(m.Close()).To(gomega.Succeed())
-	})
-	return m.Machine
+	return s.start(ctx, im, tweaks, true)
 }
 
-// start starts a machine as soon as this host has room for it.
-func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, fork bool) *tracked {
+// start starts a machine as soon as this host has room for it, and closes it
+// when the scope that asked for it ends.
+func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, fork bool) *harness.Machine {
 	now := ginkgo.CurrentSpecReport()
 	s.mu.Lock()
 	s.count++
@@ -100,7 +91,11 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, 
 	s.open = append(s.open, t)
 	s.mu.Unlock()
 	attach(t)
-	return t
+	ginkgo.DeferCleanup(func() {
+		s.drop(t)
+		gomega.Expect(t.Close()).To(gomega.Succeed())
+	})
+	return m
 }
 
 // attach ties the machine to the running spec in the report.
@@ -113,17 +108,6 @@ func (s *Suite) drop(m *tracked) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = slices.DeleteFunc(s.open, func(o *tracked) bool { return o == m })
-}
-
-// closeAll closes what no scope has closed.
-func (s *Suite) closeAll() {
-	s.mu.Lock()
-	open := s.open
-	s.open = nil
-	s.mu.Unlock()
-	for _, m := range open {
-		gomega.Expect(m.Close()).To(gomega.Succeed())
-	}
 }
 
 // tell appends to the progress file. It is a courtesy to the display: if it

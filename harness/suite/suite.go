@@ -73,7 +73,6 @@ func New(title string) *Suite {
 	ginkgo.SynchronizedBeforeSuite(s.prepare, s.receive)
 	ginkgo.BeforeEach(s.beginSpec)
 	ginkgo.ReportAfterEach(s.endSpec)
-	ginkgo.SynchronizedAfterSuite(s.closeAll, func() {})
 	ginkgo.ReportAfterSuite("reports", s.report)
 	return s
 }
