@@ -24,7 +24,7 @@ const noncePath = "/run/seatrial.nonce"
 // the kernel's whole pool (POOL_BITS, drivers/char/random.c).
 const entropySize = 32
 
-// Fork gives a machine of the plan that is up, in about a tenth of a second: a
+// Fork gives a machine of the plan that is up, in a fraction of a second: a
 // copy of one that was booted once and kept. It is as pristine as a booted
 // one; its console log begins with what the template printed, marked as
 // inherited; its random numbers and its clock are its own.

@@ -50,7 +50,7 @@ func (s *Suite) BootReady(ctx ginkgo.SpecContext, im *images.Image, tweaks ...Tw
 }
 
 // Fork gives the spec a pristine machine of its own that is up already: a copy
-// of one that was booted once, in about a tenth of a second. Where machines
+// of one that was booted once, in a fraction of a second. Where machines
 // cannot be copied it boots one; the report says which, and why. Use Boot for
 // specs about booting.
 //
