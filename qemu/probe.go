@@ -116,18 +116,23 @@ func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
 		limit = 5 * time.Second
 	}
 	kvm, err := o.try(ctx, "kvm", limit)
+	return choose(tcg, kvm, err, o.device()), nil
+}
+
+// choose decides between the trials; err is why the one under KVM failed.
+func choose(tcg, kvm Accel, err error, device string) Accel {
 	switch {
 	case err != nil:
-		tcg.Why = fmt.Sprintf("%s is there, but the trial guest does not run under it: %v", o.device(), err)
-		return tcg, nil
+		tcg.Why = fmt.Sprintf("%s is there, but the trial guest does not run under it: %v", device, err)
+		return tcg
 	case kvm.Took >= tcg.Took:
 		tcg.Why = fmt.Sprintf("KVM works, but the trial guest took %v under it and %v emulated",
 			kvm.Took.Round(time.Millisecond), tcg.Took.Round(time.Millisecond))
-		return tcg, nil
+		return tcg
 	}
 	kvm.Why = fmt.Sprintf("the trial guest took %v under KVM and %v emulated",
 		kvm.Took.Round(time.Millisecond), tcg.Took.Round(time.Millisecond))
-	return kvm, nil
+	return kvm
 }
 
 // trialGrace is how long a trial guest's QEMU may take to obey: one that hangs
