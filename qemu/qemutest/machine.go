@@ -34,6 +34,12 @@ const prefix = "qemutest-"
 func Main(m *testing.M, plays Plays) {
 	name, ok := strings.CutPrefix(filepath.Base(os.Args[0]), prefix)
 	if !ok {
+		// A program built with the race detector waits a second before it ends,
+		// for reports of other threads. Every stand-in is such a program.
+		if err := os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")); err != nil {
+			fmt.Fprintf(os.Stderr, "qemutest: %v\n", err)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	play, known := plays[name]
