@@ -271,7 +271,7 @@ func (b *Builder) workDir(ctx context.Context, key string) (string, *os.File, er
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", nil, err
 		}
-		lock, err := lockDir(ctx, dir)
+		lock, err := LockDir(ctx, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // swept between the two calls
 		}

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// lockDir takes the exclusive lock of a folder, which must exist, and waits for
+// LockDir takes the exclusive lock of a folder, which must exist, and waits for
 // it until ctx ends. The kernel drops the lock with the process, however
 // that dies. Closing the file gives it back.
 //
 // flock(2) cannot be interrupted by a context, so this asks every 10 ms.
-func lockDir(ctx context.Context, dir string) (*os.File, error) {
+func LockDir(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	}
 }
 
-// tryLockDir is lockDir without waiting; nil if somebody else has the lock.
+// tryLockDir is LockDir without waiting; nil if somebody else has the lock.
 func tryLockDir(dir string) *os.File {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -35,7 +35,7 @@ func (s *Store) Prune(ctx context.Context, limit int64) (freed int64, err error)
 }
 
 func (s *Store) prune(ctx context.Context, limit int64, before time.Time) (freed int64, err error) {
-	lock, err := lockDir(ctx, s.dir)
+	lock, err := LockDir(ctx, s.dir)
 	if err != nil {
 		return 0, err
 	}

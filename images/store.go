@@ -55,7 +55,7 @@ func (s *Store) create() error {
 	// Only another process that makes the same layout can have this lock.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	lock, err := lockDir(ctx, s.dir)
+	lock, err := LockDir(ctx, s.dir)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Store) put(ctx context.Context, ref string, img v1.Image) error {
 	desc.Platform = &v1.Platform{OS: "linux", Architecture: config.Architecture, Variant: config.Variant}
 	desc.Annotations = map[string]string{refName: written(ref, r)}
 
-	lock, err := lockDir(ctx, s.dir)
+	lock, err := LockDir(ctx, s.dir)
 	if err != nil {
 		return err
 	}

@@ -265,7 +265,7 @@ func TestStoreConcurrent(t *testing.T) {
 
 func TestLockHonoursContext(t *testing.T) {
 	s := open(t)
-	lock, err := lockDir(t.Context(), s.dir)
+	lock, err := LockDir(t.Context(), s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}

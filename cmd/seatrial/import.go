@@ -2,11 +2,8 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
-
-	"github.com/seatrial/seatrial/images"
 )
 
 func importCommand(o *options) *cobra.Command {
@@ -22,13 +19,9 @@ The names are printed.`,
   seatrial import app.oci.tar --name my/app:1`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cache, err := o.cacheDir()
+			_, store, err := o.openStore()
 			if err != nil {
 				return err
-			}
-			store, err := images.OpenStore(filepath.Join(cache, "store"))
-			if err != nil {
-				return remedy(err, "--cache")
 			}
 			for _, file := range args {
 				names, err := store.Import(cmd.Context(), file, ref)

@@ -127,6 +127,15 @@ func loadSpec(arch string, args []string) (*images.Spec, error) {
 	return nil, misuse{err}
 }
 
+// openStore opens the local store of images, below the cache folder.
+func (o *options) openStore() (cache string, store *images.Store, err error) {
+	if cache, err = o.cacheDir(); err != nil {
+		return "", nil, err
+	}
+	store, err = images.OpenStore(filepath.Join(cache, "store"))
+	return cache, store, remedy(err, "--cache")
+}
+
 // image builds the image of a YAML file, or of the YAML that ships, and the
 // components of ours that it names and that are not up to date.
 func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
@@ -142,13 +151,9 @@ func (o *options) image(ctx context.Context, args []string, d *display) (*images
 
 // assemble builds the image of a spec from component images as they are.
 func (o *options) assemble(ctx context.Context, spec *images.Spec, d *display) (*images.Image, error) {
-	cache, err := o.cacheDir()
+	cache, store, err := o.openStore()
 	if err != nil {
 		return nil, err
-	}
-	store, err := images.OpenStore(filepath.Join(cache, "store"))
-	if err != nil {
-		return nil, remedy(err, "--cache")
 	}
 	b := &images.Builder{
 		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
@@ -182,13 +187,9 @@ func (o *options) components(ctx context.Context, names []string, d *display) ([
 	if len(names) == 0 {
 		return nil, nil
 	}
-	cache, err := o.cacheDir()
+	cache, store, err := o.openStore()
 	if err != nil {
 		return nil, err
-	}
-	store, err := images.OpenStore(filepath.Join(cache, "store"))
-	if err != nil {
-		return nil, remedy(err, "--cache")
 	}
 	under := ""
 	built, err := component.Build(ctx, component.Options{

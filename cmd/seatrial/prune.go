@@ -26,13 +26,9 @@ components. Builds keep their cache below 8 GiB by themselves.`,
 			if gib < 0 {
 				return misusef("--limit %g: give 0 or more", gib)
 			}
-			cache, err := o.cacheDir()
+			cache, store, err := o.openStore()
 			if err != nil {
 				return err
-			}
-			store, err := images.OpenStore(filepath.Join(cache, "store"))
-			if err != nil {
-				return remedy(err, "--cache")
 			}
 			limit := int64(gib * (1 << 30))
 			built, err := (&images.Builder{Dir: filepath.Join(cache, "images")}).Prune(limit)

@@ -120,19 +120,12 @@ func (s *Suite) tell(n harness.Note) {
 		f, err = os.OpenFile(filepath.Join(s.world.Run, harness.FileProgress), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		if err == nil {
 			_, err = f.Write(append(b, '\n'))
-			err = cmpErr(err, f.Close())
+			err = errors.Join(err, f.Close())
 		}
 	}
 	if err != nil {
 		fmt.Fprintf(ginkgo.GinkgoWriter, "progress: %v\n", err)
 	}
-}
-
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // beginSpec ties the machines of an ordered container to each of its specs.

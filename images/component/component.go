@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -113,7 +111,8 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	alone, err := exclusive(ctx, filepath.Join(o.Cache, "components"))
+	// Two processes must not bring the same package lists up to date at once.
+	alone, err := images.LockDir(ctx, filepath.Join(o.Cache, "components"))
 	if err != nil {
 		return nil, err
 	}
@@ -137,33 +136,6 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 		out = append(out, b)
 	}
 	return out, nil
-}
-
-// exclusive locks a folder and waits for whoever holds the lock: two processes
-// must not bring the same package lists up to date at once. The kernel drops
-// the lock with the process, however that dies; closing the file gives it back.
-func exclusive(ctx context.Context, dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	// flock(2) cannot be interrupted by a context, so this asks every 50 ms.
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", dir, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("waiting for another process that builds components below %s: %w", dir, ctx.Err()), f.Close())
-		case <-tick.C:
-		}
-	}
 }
 
 // key is a digest over all that decides what a component is: how it is made,
@@ -275,7 +247,8 @@ func UpdateLock(ctx context.Context, o Options) (Lock, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	alone, err := exclusive(ctx, filepath.Join(o.Cache, "components"))
+	// Two processes must not bring the same package lists up to date at once.
+	alone, err := images.LockDir(ctx, filepath.Join(o.Cache, "components"))
 	if err != nil {
 		return nil, err
 	}
