@@ -20,6 +20,7 @@ const (
 	ContainerdPath = "/usr/bin/containerd"
 	RuncPath       = "/usr/bin/runc"
 	PoweroffPath   = "/sbin/poweroff"
+	HoldPath       = "/run/seatrial.hold" // a FIFO, as long as PID 1 is held
 )
 
 // Words on the kernel command line.
@@ -29,6 +30,9 @@ const (
 	DevKmsgWord = "printk.devkmsg=on"
 	// AgentWord, followed by a terminal name such as "ttyS1", starts the agent on it.
 	AgentWord = "seatrial.agent="
+	// HoldWord, followed by one of [Holdable], makes PID 1 wait before it does
+	// what leads to that milestone, until something is written to [HoldPath].
+	HoldWord = "seatrial.hold="
 )
 
 // Runtime is a bundle's runtime.json: what is done around the container.

@@ -26,6 +26,10 @@ var order = []Milestone{Kernel, Init, Mounts, Modules, System, Onboot, Container
 // Milestones returns all milestones in boot order.
 func Milestones() []Milestone { return slices.Clone(order) }
 
+// Holdable returns the milestones before which a machine can be held: those
+// that PID 1 works for when the agent, through which it is let go, is there.
+func Holdable() []Milestone { return []Milestone{System, Onboot, Containerd, Services} }
+
 // Valid reports whether m is one of the milestones above.
 func (m Milestone) Valid() bool { return slices.Contains(order, m) }
 
@@ -48,4 +52,5 @@ const (
 	Warned  State = "warned"  // something was wrong and was worked around; Detail says what
 	Running State = "running" // a unit (container, containerd) runs
 	Exited  State = "exited"  // a unit ended with status 0
+	Held    State = "held"    // work on it waits until the host lets it begin; see [HoldWord]
 )

@@ -10,7 +10,6 @@ import (
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/harness/suite"
-	"github.com/seatrial/seatrial/images"
 )
 
 // withOptions puts content into /etc/containerd/runtime-config.toml.
@@ -27,6 +26,42 @@ func argv(ctx SpecContext, vm *harness.Machine) []string {
 	}
 	Fail("no containerd runs")
 	return nil
+}
+
+// busybox is in the service's container, and on the way to its root.
+const busybox = "/containers/services/web/rootfs/bin/busybox"
+
+// held gives a machine that waits before it starts containerd.
+func held(ctx SpecContext, tweaks ...suite.Tweak) *harness.Machine {
+	GinkgoHelper()
+	hold := func(p *harness.Plan) { p.Hold = boot.Containerd }
+	return trial.Fork(ctx, build(ctx, "small.yml"), append(tweaks, hold)...)
+}
+
+// write puts a file into a machine whose root is read-only, as it was before
+// PID 1 made it so.
+func write(ctx SpecContext, vm *harness.Machine, path, content string) {
+	GinkgoHelper()
+	run(ctx, vm, busybox, "mount", "-o", "remount,bind,rw", "/")
+	run(ctx, vm, "@append", path, content)
+	run(ctx, vm, busybox, "mount", "-o", "remount,bind,ro", "/")
+}
+
+// goesOn lets a held machine go on until it is up.
+func goesOn(ctx SpecContext, vm *harness.Machine) {
+	GinkgoHelper()
+	Expect(vm.Release(ctx)).To(Succeed())
+	Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
+}
+
+// upWith gives a machine that found content in its options file when it came to
+// start containerd: a copy of one that was held just before.
+func upWith(ctx SpecContext, content string) *harness.Machine {
+	GinkgoHelper()
+	vm := held(ctx)
+	write(ctx, vm, boot.RuntimeConfig, content)
+	goesOn(ctx, vm)
+	return vm
 }
 
 // serves asserts that the machine is up with its service.
@@ -51,7 +86,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	DescribeTable("without a setting is the same as none",
 		func(ctx SpecContext, content string) {
-			vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions(content)))
+			vm := upWith(ctx, content)
 			Expect(run(ctx, vm, "@cat", boot.RuntimeConfig)).To(Equal(content))
 			Expect(argv(ctx, vm)).To(Equal([]string{boot.ContainerdPath}))
 			Expect(vm).To(suite.Print(`containerd successfully booted`))
@@ -66,7 +101,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	DescribeTable("hands cliopts to containerd",
 		func(ctx SpecContext, content string) {
-			vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions(content)))
+			vm := upWith(ctx, content)
 			Expect(argv(ctx, vm)).To(Equal([]string{boot.ContainerdPath, "--log-level", "debug"}))
 			Expect(vm).To(suite.Print(`level=debug`))
 			Expect(vm).NotTo(suite.Print(optionProblem))
@@ -77,20 +112,30 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 		Entry("in the short form, as the whole file", "--log-level debug\n", SpecTimeout(5*time.Minute)),
 	)
 
+	It("is read from the image at a boot", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions("cliopts=\"--log-level debug\"\nstderr=\"/var/log/containerd.log\"\n")))
+		Expect(argv(ctx, vm)).To(Equal([]string{boot.ContainerdPath, "--log-level", "debug"}))
+		Expect(run(ctx, vm, "@cat", "/var/log/containerd.log")).To(ContainSubstring("level=debug"))
+		Expect(vm).NotTo(suite.Print(`containerd successfully booted`))
+		Expect(vm).To(suite.BeFaultFree())
+		serves(ctx, vm)
+	}, SpecTimeout(5*time.Minute))
+
 	It("knows no quoting: quotes reach containerd, which refuses, is named and runs without", func(ctx SpecContext) {
-		image := build(ctx, "small.yml", withOptions(`cliopts="--log-level debug --arg 'abcd def'"`))
-		vm := trial.BootReady(ctx, image)
+		vm := upWith(ctx, `cliopts="--log-level debug --arg 'abcd def'"`)
 		Expect(vm).To(suite.Print(optionProblem + `.*cliopts: containerd does not run with "--log-level debug --arg 'abcd def'"`))
 		Expect(argv(ctx, vm)).To(Equal([]string{boot.ContainerdPath}))
 		serves(ctx, vm)
 	}, SpecTimeout(5*time.Minute))
 
 	It("arrives as three words, quotes kept", func(ctx SpecContext) {
+		vm := held(ctx, func(p *harness.Plan) { p.Expect = []string{"unit-failed", "milestone-failed"} })
+		write(ctx, vm, boot.RuntimeConfig, `cliopts="--arg 'abcd def'"`)
 		// A containerd that shows its words stands in for the real one.
-		image := build(ctx, "small.yml", withOptions(`cliopts="--arg 'abcd def'"`),
-			withScript(boot.ContainerdPath, `for word in "$@"; do echo "word <$word>" >&2; done; exit 1`))
-		vm := trial.Boot(ctx, image, func(p *harness.Plan) { p.Expect = []string{"unit-failed", "milestone-failed"} })
-		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
+		run(ctx, vm, "@append", "/run/words", "#!"+busybox+" sh\nfor word in \"$@\"; do echo \"word <$word>\" >&2; done; exit 1\n")
+		run(ctx, vm, busybox, "chmod", "755", "/run/words")
+		run(ctx, vm, busybox, "mount", "--bind", "/run/words", boot.ContainerdPath)
+		goesOn(ctx, vm)
 		var words []string
 		for _, l := range vm.Console().Lines() {
 			if word, ok := strings.CutPrefix(l.Text, "word "); ok {
@@ -102,7 +147,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	It("sends both streams to one file, made with its folder, and loses nothing", func(ctx SpecContext) {
 		const log = "/var/log/made/containerd.log"
-		vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions("stderr=\""+log+"\"\nstdout=\""+log+"\"\n")))
+		vm := upWith(ctx, "stderr=\""+log+"\"\nstdout=\""+log+"\"\n")
 		text := run(ctx, vm, "@cat", log)
 		Expect(text).To(And(ContainSubstring("starting containerd"), ContainSubstring("containerd successfully booted")))
 		Expect(run(ctx, vm, "@stat", log)).To(HavePrefix("0644 "))
@@ -112,16 +157,10 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	It("appends to a file that exists", func(ctx SpecContext) {
 		const log = "/var/log/containerd.out.log"
-		image := build(ctx, "small.yml", withOptions("stderr=\""+log+"\"\nstdout=\"stderr\"\n"), func(s *images.Spec) {
-			s.Onboot = append(s.Onboot, images.Container{
-				Name: "before", Image: "seatrial/busybox",
-				Settings: images.Settings{
-					Command: []string{"/bin/sh", "-c", "echo 'was here before' > " + log},
-					Binds:   []string{"/var/log:/var/log"},
-				},
-			})
-		})
-		vm := trial.BootReady(ctx, image)
+		vm := held(ctx)
+		run(ctx, vm, "@append", log, "was here before\n")
+		write(ctx, vm, boot.RuntimeConfig, "stderr=\""+log+"\"\nstdout=\"stderr\"\n")
+		goesOn(ctx, vm)
 		text := run(ctx, vm, "@cat", log)
 		Expect(text).To(HavePrefix("was here before\n"))
 		Expect(text).To(ContainSubstring("containerd successfully booted"))
@@ -130,7 +169,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("may cross the streams", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions("stderr=\"stdout\"\nstdout=\"stderr\"\n")))
+		vm := upWith(ctx, "stderr=\"stdout\"\nstdout=\"stderr\"\n")
 		Expect(vm).To(suite.Print(`containerd successfully booted`))
 		Expect(vm).NotTo(suite.Print(optionProblem))
 		Expect(vm).To(suite.BeFaultFree())
@@ -139,7 +178,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 
 	DescribeTable("with a mistake costs one clear line, and never the services",
 		func(ctx SpecContext, content string, problems ...string) {
-			vm := trial.BootReady(ctx, build(ctx, "small.yml", withOptions(content)))
+			vm := upWith(ctx, content)
 			for _, p := range problems {
 				Expect(vm).To(suite.Print(optionProblem + p))
 			}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/qemu"
 	"github.com/seatrial/seatrial/reports"
 )
@@ -24,8 +23,8 @@ const noncePath = "/run/seatrial.nonce"
 // the kernel's whole pool (POOL_BITS, drivers/char/random.c).
 const entropySize = 32
 
-// Fork gives a machine of the plan that is up, in a fraction of a second: a
-// copy of one that was booted once and kept. It is as pristine as a booted
+// Fork gives a machine of the plan that is up, or held where the plan says, in a
+// fraction of a second: a copy of one that was booted once and kept. It is as pristine as a booted
 // one; its console log begins with what the template printed, marked as
 // inherited; its random numbers and its clock are its own.
 //
@@ -84,7 +83,7 @@ func (s *Templates) unforkable(p Plan) string {
 	return ""
 }
 
-// bootUp is the last rung: it boots a machine and waits until it is up.
+// bootUp is the last rung: it boots a machine and waits until it is up, or held.
 func bootUp(ctx context.Context, h Host, p Plan, why string) (*Machine, error) {
 	began := time.Now()
 	m, err := Boot(ctx, h, p)
@@ -92,7 +91,7 @@ func bootUp(ctx context.Context, h Host, p Plan, why string) (*Machine, error) {
 		return nil, err
 	}
 	m.fork = &reports.Fork{How: string(RungCold), Why: why}
-	if err := m.Await(ctx, boot.Ready); err != nil {
+	if err := m.awaitUp(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	m.fork.Took = time.Since(began)

@@ -243,6 +243,7 @@ func TestTemplateKey(t *testing.T) {
 	for name, change := range map[string]func(*Host, *Plan, *images.Image){
 		"image":       func(_ *Host, _ *Plan, i *images.Image) { i.Digest = "sha256:2" },
 		"cmdline":     func(_ *Host, p *Plan, _ *images.Image) { p.Cmdline = "quiet" },
+		"hold":        func(_ *Host, p *Plan, _ *images.Image) { p.Hold = boot.Containerd },
 		"memory":      func(_ *Host, p *Plan, _ *images.Image) { p.MemoryMiB = 65 },
 		"CPUs":        func(_ *Host, p *Plan, _ *images.Image) { p.CPUs = 2 },
 		"devices":     func(_ *Host, p *Plan, _ *images.Image) { p.Extra = []string{"-device", "x"} },

@@ -111,6 +111,9 @@ func (m *Machine) endedAs(wanted string) (reports.Class, string) {
 
 // patienceLeft says how long the machine may go on without anything changing.
 func (m *Machine) patienceLeft(start time.Time, total time.Duration, wanted string) (time.Duration, *Failure) {
+	if f := m.heldUp(wanted); f != nil {
+		return 0, f
+	}
 	now := time.Now()
 	progress := m.began.Add(m.log.Progress())
 	if progress.Before(start) {

@@ -33,12 +33,13 @@ type Machine struct {
 	work     sync.WaitGroup
 	files    []io.Closer
 
-	mu      sync.Mutex
-	verdict *Failure // the first one judged; later waits fail with the same
-	asked   bool     // the end of the machine was asked for
-	ended   time.Time
-	closed  bool
-	lost    error // the evidence of the serial line is incomplete
+	mu       sync.Mutex
+	verdict  *Failure // the first one judged; later waits fail with the same
+	asked    bool     // the end of the machine was asked for
+	ended    time.Time
+	closed   bool
+	released bool  // from its hold
+	lost     error // the evidence of the serial line is incomplete
 }
 
 // Boot starts a machine and returns as soon as it runs. The caller must Close

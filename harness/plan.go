@@ -21,6 +21,7 @@ type Plan struct {
 	Image     *images.Image  // what is booted
 	Cmdline   string         // kernel command line instead of the image's; empty: the image's
 	NoInitrd  bool           // boot the kernel alone
+	Hold      boot.Milestone // PID 1 waits before the work for it, one of boot.Holdable, until Machine.Release; empty: it does not
 	Media     *images.Media  // boot from it instead of handing kernel and initramfs to QEMU; nil: do that
 	CPUs      int            // 0: 1
 	MemoryMiB int            // 0: 1024
@@ -98,6 +99,26 @@ func (p Plan) terminals(arch string) (console, agent string, serial qemu.Serial)
 	return console, "ttyS0", qemu.SerialBoard
 }
 
+// goal is how far a machine of the plan comes by itself.
+func (p Plan) goal() boot.Milestone {
+	if p.Hold != "" {
+		return p.Hold
+	}
+	return boot.Ready
+}
+
+// unholdable says why the plan's hold cannot be; empty: it can, or there is none.
+func (p Plan) unholdable() string {
+	switch {
+	case p.Hold == "":
+	case !slices.Contains(boot.Holdable(), p.Hold):
+		return fmt.Sprintf("a machine cannot be held before %q; it can before %v", p.Hold, boot.Holdable())
+	case p.NoAgent:
+		return "without an agent inside nobody could let a held machine go on"
+	}
+	return ""
+}
+
 // line is the command line before the harness adds to it.
 func (p Plan) line() string {
 	if p.Cmdline != "" {
@@ -117,6 +138,9 @@ func (p Plan) cmdline(arch string) string {
 		_, agent, _ := p.terminals(arch)
 		words = append(words, boot.AgentWord+agent)
 	}
+	if p.Hold != "" {
+		words = append(words, boot.HoldWord+string(p.Hold))
+	}
 	return images.ParseCmdline(p.line()).With(words...).String()
 }
 
@@ -128,6 +152,9 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 	if p.Image.Arch != h.Arch {
 		return qemu.Config{}, fmt.Errorf("machine %s: image %s is for %s, the host was surveyed for %s",
 			p.Name, p.Image.Name, p.Image.Arch, h.Arch)
+	}
+	if why := p.unholdable(); why != "" {
+		return qemu.Config{}, fmt.Errorf("machine %s: %s", p.Name, why)
 	}
 	_, _, serial := p.terminals(h.Arch)
 	c := qemu.Config{

@@ -83,11 +83,11 @@ func linux(m *qemutest.Machine) {
 		fmt.Fprint(m.Serial, " and goes on\r\n")
 	} else {
 		noteBoot()
-		records, err := recordsTo(boot.Ready, "ttyS0")
-		if err != nil {
-			panic(err)
+		records, held := mustRecords(boot.Ready), ""
+		if m.Has("-append", boot.HoldWord+"containerd") {
+			records, held = mustRecords(boot.Onboot), record(boot.Event{Speaker: "init", Seq: 6, At: boot.Containerd, State: boot.Held})
 		}
-		fmt.Fprint(m.Serial, "[    0.0] Linux version 6.1\r\n"+records+"login:")
+		fmt.Fprint(m.Serial, "[    0.0] Linux version 6.1\r\n"+records+held+"login:")
 	}
 	if m.Agent == nil {
 		return
@@ -108,6 +108,9 @@ func linux(m *qemutest.Machine) {
 		switch r.Argv[0] {
 		case "@append":
 			files[r.Argv[1]] += r.Argv[2]
+			if r.Argv[1] == boot.HoldPath {
+				fmt.Fprint(m.Serial, "\r\n"+record(boot.Event{Speaker: "init", Seq: 7, At: boot.Ready, State: boot.Done}))
+			}
 		case "@cat":
 			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files[r.Argv[1]])})
 		case "@mac":
@@ -125,6 +128,22 @@ func linux(m *qemutest.Machine) {
 		m.SetMemory(b)
 		reply(m, boot.Reply{ID: r.ID, Exit: &code})
 	}
+}
+
+func mustRecords(to boot.Milestone) string {
+	records, err := recordsTo(to, "ttyS0")
+	if err != nil {
+		panic(err)
+	}
+	return records
+}
+
+func record(e boot.Event) string {
+	b, err := e.AppendText(nil)
+	if err != nil {
+		panic(err)
+	}
+	return string(b) + "\r\n"
 }
 
 func reply(m *qemutest.Machine, r boot.Reply) {

@@ -128,7 +128,7 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 			command.Args[i] = strings.Replace(command.Args[i], d.Source(), diskName(n), 1)
 		}
 	}
-	sh := shape{Format: templateFormat, Milestone: boot.Ready, Image: p.Image.Digest, Args: command.Args, QEMU: h.Version, Rung: s.o.Rung}
+	sh := shape{Format: templateFormat, Milestone: p.goal(), Image: p.Image.Digest, Args: command.Args, QEMU: h.Version, Rung: s.o.Rung}
 	if sh.Binary, err = markFile(h.Binary); err != nil {
 		return shape{}, err
 	}
@@ -484,9 +484,9 @@ func (t *template) disks(disks []qemu.Disk, overlays bool) []qemu.Disk {
 	return disks
 }
 
-// save pauses the machine, once it is up, and saves it.
+// save pauses the machine, once it is up or held, and saves it.
 func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
-	if err := m.Await(ctx, boot.Ready); err != nil {
+	if err := m.awaitUp(ctx); err != nil {
 		return err
 	}
 	if r, err := m.Exec(ctx, "@append", noncePath, t.Nonce); err != nil {

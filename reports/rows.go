@@ -64,9 +64,9 @@ func instant(m boot.Milestone) bool { return m == boot.Ready || m == boot.Shutdo
 func (r *timelineRow) add(m Mark) {
 	r.seen = true
 	switch m.State {
-	case boot.Began:
+	case boot.Began, boot.Held:
 		r.from = m.Host
-		r.Title = fmt.Sprintf("%s began at %s", m.At, short(m.Host))
+		r.Title = fmt.Sprintf("%s %s at %s", m.At, m.State, short(m.Host))
 		return
 	case boot.Warned:
 		r.State = "warned"

@@ -122,6 +122,7 @@ func (m *machine) up() {
 		if m.ctx.Err() != nil {
 			return
 		}
+		m.hold(p.at)
 		m.run(p)
 	}
 	if m.ctx.Err() != nil {
