@@ -382,7 +382,7 @@ func TestSparse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err = f.WriteAt([]byte("data"), 3<<20); err == nil {
-		err = f.Truncate(64 << 20)
+		err = f.Truncate(16 << 20)
 	}
 	if err := errors.Join(err, f.Close(), copySparse(to, from)); err != nil {
 		t.Fatal(err)
@@ -413,9 +413,9 @@ func TestSparse(t *testing.T) {
 		t.Errorf("%d digests of one content", len(digests))
 	}
 	for _, change := range []func() error{
-		func() error { return os.Truncate(to, 64<<20+1) },
-		func() error { b[50<<20] = 1; return os.WriteFile(to, b, 0o600) },
-		func() error { b[50<<20], b[51<<20] = 0, 1; return os.WriteFile(to, b, 0o600) },
+		func() error { return os.Truncate(to, 16<<20+1) },
+		func() error { b[10<<20] = 1; return os.WriteFile(to, b, 0o600) },
+		func() error { b[10<<20], b[11<<20] = 0, 1; return os.WriteFile(to, b, 0o600) },
 	} {
 		if err := change(); err != nil {
 			t.Fatal(err)

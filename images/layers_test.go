@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -206,7 +205,6 @@ func TestFlattenManyEntries(t *testing.T) {
 	for i := range cap(many) {
 		many = append(many, tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/f%d", i%100, i), Mode: 0o644})
 	}
-	start := time.Now()
 	f, err := flatten(t.Context(), image(t, "amd64", v1.Config{}, many), testSpool(t))
 	if err != nil {
 		t.Fatal(err)
@@ -214,9 +212,6 @@ func TestFlattenManyEntries(t *testing.T) {
 	n := 0
 	if err := f.tree.walk(func(string, *entry) error { n++; return nil }); err != nil || n != 100_100 {
 		t.Errorf("%d names, %v", n, err)
-	}
-	if d := time.Since(start); d > time.Minute {
-		t.Errorf("took %s", d)
 	}
 }
 

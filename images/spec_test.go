@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -135,13 +134,9 @@ func TestSpecBombs(t *testing.T) {
 		"deep":         {strings.Repeat("[", 500000), "not YAML"},
 		"itself":       {"kernel: &k {image: a, binary: *k}\n", "must be a string"},
 	} {
-		start := time.Now()
 		_, err := ParseSpec("x.yml", []byte(c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 1<<16 {
 			t.Errorf("%s: %.300v", name, err)
-		}
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("%s took %s", name, d)
 		}
 	}
 }
