@@ -30,9 +30,13 @@ func (m *Machine) Report() reports.Boot {
 	b := reports.Boot{
 		ID: m.plan.Name, Image: im.Name, Digest: im.Digest, Arch: im.Arch,
 		Cmdline: m.plan.cmdline(m.host.Arch), Command: m.command, Began: m.resumed,
-		Took: time.Since(m.resumed), Fork: m.fork, Reached: m.log.Last(), Evidence: m.artifacts(),
+		Took: time.Since(m.resumed), Reached: m.log.Last(), Evidence: m.artifacts(),
 	}
 	m.mu.Lock()
+	if m.fork != nil {
+		fork := *m.fork
+		b.Fork = &fork
+	}
 	if !m.ended.IsZero() {
 		b.Took = m.ended.Sub(m.resumed)
 	}

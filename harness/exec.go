@@ -60,6 +60,9 @@ func (m *Machine) ExecInput(ctx context.Context, stdin string, argv ...string) (
 		}
 		select {
 		case <-call.done:
+			if err := m.awaitProof(ctx); err != nil {
+				return nil, err
+			}
 			r, err := call.result()
 			if err != nil {
 				return nil, m.failure(reports.Misuse, err.Error(), wanted, err)

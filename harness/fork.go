@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/qemu"
 	"github.com/seatrial/seatrial/reports"
 )
@@ -29,7 +30,9 @@ const entropySize = 32
 // inherited; its random numbers and its clock are its own.
 //
 // That it is a copy, and not another machine or a reboot, is proved by a nonce
-// that only the template's memory has. A template that does not exist yet is
+// that only the template's memory has: no command's answer and no other thing
+// that is awaited of the machine is handed on before that proof has come, and
+// Close fails if it never did. A template that does not exist yet is
 // made first, which takes a boot. Where a machine cannot be kept, every one
 // boots; Report says which way was gone, and why.
 //
@@ -60,10 +63,9 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := m.wake(ctx, t); err != nil {
+	if err := m.wake(ctx, t, began); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	m.fork.Took = time.Since(began)
 	return m, nil
 }
 
@@ -121,22 +123,33 @@ func (m *Machine) goOn(ctx context.Context, t *template, serial io.Writer) error
 	return m.log.Inherit(lines, partial)
 }
 
-// wake proves that the machine is the template's copy, and makes it another
-// machine than all other copies. One request does it all: a round trip through
-// an emulated UART costs tens of milliseconds.
-func (m *Machine) wake(ctx context.Context, t *template) error {
-	const wanted = "to wake up as a fork"
+// proof is the answer that shows a fork to be its template's copy. It may still
+// be on its way.
+type proof struct {
+	answer   *call
+	template *template
+	began    time.Time // of the fork
+}
+
+// wake asks the machine to prove that it is the template's copy, and makes it
+// another machine than all other copies. One request does it all, and what is
+// asked next does not wait for its answer: a round trip through an emulated
+// UART costs tens of milliseconds. The agent does it before anything else, and
+// nothing that the machine answers is handed on before the proof has come; see
+// proven.
+func (m *Machine) wake(ctx context.Context, t *template, began time.Time) error {
 	entropy := make([]byte, entropySize)
 	if _, err := rand.Read(entropy); err != nil {
-		return m.failure(reports.Infra, err.Error(), wanted, err)
+		return m.failure(reports.Infra, err.Error(), wantedWake, err)
 	}
-	r, err := m.Exec(ctx, "@wake", noncePath, hex.EncodeToString(entropy), strconv.FormatInt(time.Now().UnixNano(), 10))
+	now := strconv.FormatInt(time.Now().UnixNano(), 10)
+	answer, err := m.agent.call(boot.Request{Argv: []string{"@wake", noncePath, hex.EncodeToString(entropy), now}}, nil)
 	if err != nil {
-		return err
+		return m.failure(reports.Infra, err.Error(), wantedWake, err)
 	}
-	if r.Exit != 0 || r.Stdout != t.Nonce {
-		return m.failure(reports.Infra, fmt.Sprintf("this is no copy of template %s: its nonce is %q, not %q; %s", t.Key, r.Stdout, t.Nonce, r.Stderr), wanted, nil)
-	}
+	m.mu.Lock()
+	m.proof = &proof{answer: answer, template: t, began: began}
+	m.mu.Unlock()
 	for i, nic := range m.plan.nics() {
 		m.fork.MACs = append(m.fork.MACs, nic.MAC)
 		if nic.MAC == t.MACs[i] {
@@ -145,8 +158,66 @@ func (m *Machine) wake(ctx context.Context, t *template) error {
 		if r, err := m.Exec(ctx, "@mac", t.MACs[i], nic.MAC); err != nil {
 			return err
 		} else if r.Exit != 0 {
-			return m.failure(reports.Infra, fmt.Sprintf("network card %d keeps the template's address: %s", i, r.Stderr), wanted, nil)
+			return m.failure(reports.Infra, fmt.Sprintf("network card %d keeps the template's address: %s", i, r.Stderr), wantedWake, nil)
 		}
+	}
+	return nil
+}
+
+const wantedWake = "to wake up as a fork"
+
+// awaitProof waits until the fork's proof has come and holds, or until it never
+// will: then it returns the verdict.
+func (m *Machine) awaitProof(ctx context.Context) error {
+	m.mu.Lock()
+	p := m.proof
+	m.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	if err := m.awaitOr(ctx, wantedWake, m.patience.Exec, p.answer.ended, p.answer.done); err != nil {
+		return err
+	}
+	if f := m.proven(wantedWake); f != nil {
+		return f
+	}
+	return nil
+}
+
+// lastProof is awaitProof for a machine that is about to be closed. One that
+// has ended, or has a verdict already, has nothing left to prove.
+func (m *Machine) lastProof(ctx context.Context) error {
+	m.mu.Lock()
+	judged := m.verdict != nil
+	m.mu.Unlock()
+	if judged || m.log.Closed() {
+		return nil
+	}
+	return m.awaitProof(ctx)
+}
+
+// proven looks at the fork's proof once it has come; nil: there is nothing to
+// hold against the machine so far.
+func (m *Machine) proven(wanted string) *Failure {
+	m.mu.Lock()
+	p := m.proof
+	m.mu.Unlock()
+	if p == nil || !p.answer.ended() {
+		return nil
+	}
+	r, err := p.answer.result()
+	switch {
+	case err != nil:
+		return m.judged(reports.Infra, err.Error(), wanted, nil)
+	case r.Exit != 0 || r.Stdout != p.template.Nonce:
+		title := fmt.Sprintf("this is no copy of template %s: its nonce is %q, not %q; %s", p.template.Key, r.Stdout, p.template.Nonce, r.Stderr)
+		return m.judged(reports.Infra, title, wanted, nil)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.proof != nil {
+		m.proof, m.fork.Took = nil, time.Since(p.began)
+		m.agent.forget(p.answer)
 	}
 	return nil
 }

@@ -447,6 +447,12 @@ func TestForkRefuses(t *testing.T) {
 			s := OpenTemplates(TemplateOptions{Dir: t.TempDir(), Rung: c.rung})
 			for range 2 {
 				m, err := s.Fork(t.Context(), h, forkPlan(t, im))
+				if m != nil { // its proof may still be on its way
+					_, err = m.Exec(t.Context(), "@cat", "mac")
+					if closing := m.Close(); closing != nil {
+						t.Error(closing)
+					}
+				}
 				var f *Failure
 				if !errors.As(err, &f) || f.Class != c.class || !strings.Contains(f.Title, c.title) {
 					t.Errorf("%v, %v", m, err)
@@ -561,5 +567,19 @@ func TestForkAddress(t *testing.T) {
 	}
 	if n := boots(t, h); n != 1 {
 		t.Errorf("%d boots", n)
+	}
+}
+
+// A fork of which nothing was asked proves itself before it is closed.
+func TestForkProvesItselfAtItsEnd(t *testing.T) {
+	for play, want := range map[string]string{"linux": "", "amnesiac": "this is no copy of template"} {
+		h, im := standIn(t, play)
+		m, err := OpenTemplates(TemplateOptions{Dir: t.TempDir()}).Fork(t.Context(), h, forkPlan(t, im))
+		if err == nil {
+			err = m.Close()
+		}
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", play, err)
+		}
 	}
 }

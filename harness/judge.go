@@ -21,7 +21,18 @@ const settle = 2 * time.Second
 // await waits until done says so, or until there is no hope left. It looks
 // again whenever the console changes and when patience could have ended.
 func (m *Machine) await(ctx context.Context, wanted string, total time.Duration, done func() bool) error {
-	return m.awaitOr(ctx, wanted, total, done, nil)
+	var held *Failure
+	err := m.awaitOr(ctx, wanted, total, func() bool {
+		if done() {
+			return true
+		}
+		held = m.heldUp(wanted)
+		return held != nil
+	}, nil)
+	if err == nil && held != nil {
+		return held
+	}
+	return err
 }
 
 // awaitOr also looks again when the channel, which may be nil, is closed.
@@ -61,6 +72,9 @@ func (m *Machine) Hope(wanted string) *Failure {
 	if f := m.judgeNow(wanted); f != nil {
 		return f
 	}
+	if f := m.heldUp(wanted); f != nil {
+		return f
+	}
 	_, f := m.patienceLeft(m.resumed, m.patience.Boot, wanted)
 	return f
 }
@@ -75,6 +89,9 @@ func (m *Machine) judgeNow(wanted string) *Failure {
 		f := *kept
 		f.Wanted = wanted
 		return &f
+	}
+	if f := m.proven(wanted); f != nil {
+		return f
 	}
 	if fault, ok := m.cause(); ok {
 		if fault.Open && !m.log.Closed() && time.Since(m.began)-fault.At < settle {
@@ -111,9 +128,6 @@ func (m *Machine) endedAs(wanted string) (reports.Class, string) {
 
 // patienceLeft says how long the machine may go on without anything changing.
 func (m *Machine) patienceLeft(start time.Time, total time.Duration, wanted string) (time.Duration, *Failure) {
-	if f := m.heldUp(wanted); f != nil {
-		return 0, f
-	}
 	now := time.Now()
 	progress := m.began.Add(m.log.Progress())
 	if progress.Before(start) {

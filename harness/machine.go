@@ -38,8 +38,9 @@ type Machine struct {
 	asked    bool     // the end of the machine was asked for
 	ended    time.Time
 	closed   bool
-	released bool  // from its hold
-	lost     error // the evidence of the serial line is incomplete
+	released bool   // from its hold
+	proof    *proof // of a fork, until it has come
+	lost     error  // the evidence of the serial line is incomplete
 }
 
 // Boot starts a machine and returns as soon as it runs. The caller must Close
@@ -398,7 +399,7 @@ func (m *Machine) Close() error {
 	if m.vm != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
-		errs = append(errs, m.vm.Quit(ctx), m.vm.Close())
+		errs = append(errs, m.lastProof(ctx), m.vm.Quit(ctx), m.vm.Close())
 		m.work.Wait()
 		m.log.Close()
 		errs = append(errs, m.lost, m.writeEvidence())

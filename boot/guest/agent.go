@@ -104,6 +104,8 @@ func (a *agent) handle(ctx context.Context, text []byte) {
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: command %d is still running", r.ID)})
 	case n >= maxCommands:
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: %d commands are running, no more can", n)})
+	case r.Argv[0] == CmdWake:
+		a.reply(a.execute(ctx, r)) // before anything that was asked after it
 	default:
 		a.launch(ctx, r)
 	}
