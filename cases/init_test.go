@@ -211,7 +211,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("given\n"))
 		serves(ctx, vm)
 		Expect(vm).NotTo(suite.Print(`^init: power button`))
-		Expect(vm.QMP().Do(ctx, "system_powerdown", nil, nil)).To(Succeed())
+		Expect(vm.PowerButton(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(vm).To(suite.Print(`^init: power button$`))
@@ -220,20 +220,24 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 
 	It("reboots on Ctrl-Alt-Del, and a service without containerd is named", func(ctx SpecContext) {
 		image := build(ctx, "small.yml", func(s *images.Spec) { s.Init = []string{"seatrial/init", "seatrial/crun"} })
-		vm := trial.Boot(ctx, image, failing)
+		vm := trial.Boot(ctx, image, failing, withKeyboard)
 		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
 		Expect(vm).To(suite.Print(`^init: containerd: no /usr/bin/containerd in the image; add the containerd image`))
 		Expect(vm).To(suite.Print(`^init: ready after .*no containerd, 1 services not started`))
-		keys := map[string]any{"keys": []map[string]any{
-			{"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"},
-		}}
-		Expect(vm.QMP().Do(ctx, "send-key", keys, nil)).To(Succeed())
+		Expect(vm.CtrlAltDel(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine$`))
 		Expect(vm).NotTo(suite.Print(`reboot: Power down`))
 	}, SpecTimeout(5*time.Minute))
 })
+
+// withKeyboard gives a machine a keyboard if its board has none.
+func withKeyboard(p *harness.Plan) {
+	if p.Image.Arch == "arm64" {
+		p.Extra = append(p.Extra, "-device", "virtio-keyboard-pci")
+	}
+}
 
 // count is the number of console lines that match.
 func count(vm *harness.Machine, re string) (n int) {
