@@ -60,7 +60,8 @@ var _ = Describe("the serial console", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("falls back to "+serial+" when the last console does not exist", func(ctx SpecContext) {
-		vm := trial.BootReady(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.Cmdline = "console=" + serial + " console=" + absent })
+		vm := trial.Boot(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.Cmdline = "console=" + serial + " console=" + absent })
+		Expect(vm.Await(ctx, boot.Onboot)).To(Succeed()) // all that is asked comes before
 		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `$`))
 		Expect(vm).NotTo(suite.Print(`console order`))
 	}, SpecTimeout(5*time.Minute))

@@ -103,7 +103,8 @@ var _ = Describe("a machine to which something is done", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("says which disk fails when it writes, and nothing of one that does not", func(ctx SpecContext) {
-		vm := trial.Fork(ctx, build(ctx, "small.yml"), withDisk(&qemu.DiskError{Write: true}))
+		idle := build(ctx, "small.yml", withoutServices)
+		vm := trial.BootReady(ctx, idle, withDisk(&qemu.DiskError{Write: true}))
 		run(ctx, vm, "@cat", "/sys/block/vda/size")
 		Expect(vm).NotTo(suite.Print(`I/O error, dev vda`))
 		_, err := vm.Exec(ctx, "@append", "/dev/vda", "text") // whether it hears of the error depends on when it is written back
@@ -111,7 +112,7 @@ var _ = Describe("a machine to which something is done", func() {
 		run(ctx, vm, "@append", "/proc/sysrq-trigger", "s")
 		Eventually(ctx, vm).Should(suite.Print(`I/O error, dev vda, sector 0 op 0x1:\(WRITE\)`))
 
-		sound := trial.Fork(ctx, build(ctx, "small.yml"), withDisk(nil))
+		sound := trial.BootReady(ctx, idle, withDisk(nil))
 		run(ctx, sound, "@append", "/dev/vda", "text")
 		run(ctx, sound, "@append", "/proc/sysrq-trigger", "s")
 		Eventually(ctx, sound).Should(suite.Print(`Emergency Sync complete`))

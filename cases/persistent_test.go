@@ -26,7 +26,7 @@ func withContainerdDisk(s *images.Spec) {
 
 var _ = Describe("services whose containerd keeps its folder on a disk", func() {
 	It("come up after a reset as they did at first: nothing stale is left, and what is not theirs stays", func(ctx SpecContext) {
-		disk, image := blankDisk(), build(ctx, "services.yml", withContainerdDisk)
+		disk, image := blankDisk(), build(ctx, "small.yml", withContainerdDisk)
 		list := func(vm *harness.Machine, ns string) []string {
 			return strings.Fields(run(ctx, vm, "ctr", "-n", ns, "container", "ls", "-q"))
 		}
@@ -37,7 +37,7 @@ var _ = Describe("services whose containerd keeps its folder on a disk", func() 
 		vm := trial.BootReady(ctx, image, withDisks(disk))
 		Expect(vm).NotTo(suite.Print(`stale`))
 		for _, ns := range []string{"guest", "strange"} {
-			run(ctx, vm, "ctr", "-n", ns, "container", "create", "--config", "/containers/services/family/config.json", "alien")
+			run(ctx, vm, "ctr", "-n", ns, "container", "create", "--config", "/containers/services/web/config.json", "alien")
 		}
 		Expect(list(vm, "guest")).To(ConsistOf("elsewhere", "alien"))
 		Expect(vm.Reset(ctx)).To(Succeed())
@@ -45,15 +45,15 @@ var _ = Describe("services whose containerd keeps its folder on a disk", func() 
 
 		vm = trial.BootReady(ctx, image, withDisks(disk))
 		Expect(vm).To(suite.Print(`^format: /dev/vda holds ext4 labelled "state" already`))
-		for _, name := range []string{"brief", "family", "elsewhere"} {
+		for _, name := range []string{"web", "elsewhere"} {
 			Expect(count(vm, `^service: Cleaning up stale service: "`+name+`"$`)).To(Equal(1), name)
 			Expect(count(vm, `^service `+name+`: running, pid \d+$`)).To(Equal(1), name)
 		}
 		Expect(vm).NotTo(suite.Print(`stale service: "alien"`))
-		Expect(list(vm, "services.linuxkit")).To(ConsistOf("brief", "family"))
+		Expect(list(vm, "services.linuxkit")).To(ConsistOf("web"))
 		Expect(list(vm, "guest")).To(ConsistOf("elsewhere", "alien"))
 		Expect(list(vm, "strange")).To(ConsistOf("alien"))
-		Expect(folders(vm, "services.linuxkit")).To(ConsistOf("brief/", "family/"))
+		Expect(folders(vm, "services.linuxkit")).To(ConsistOf("web/"))
 		Expect(folders(vm, "guest")).To(ConsistOf("elsewhere/"))
 		Expect(run(ctx, vm, "ctr", "-n", "guest", "task", "ls")).To(MatchRegexp(`(?m)^elsewhere\s+\d+\s+RUNNING`))
 		run(ctx, vm, "service", "restart", "elsewhere")
