@@ -46,6 +46,9 @@ func withFile(path, contents string) change {
 	}
 }
 
+// withoutServices leaves init alone in the image.
+func withoutServices(s *images.Spec) { s.Init, s.Services = []string{"seatrial/init"}, nil }
+
 // withScript puts a shell script in the place of a program, and the shell it
 // needs into the root.
 func withScript(path, script string) change {

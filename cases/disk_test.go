@@ -143,6 +143,10 @@ var _ = Describe("a state disk", func() {
 			hidden := s.Onboot[1]
 			hidden.Name, hidden.Command = "hidden", []string{"/usr/bin/mountie", "-label", "state", "/srv/state"}
 			s.Onboot = append(s.Onboot, hidden)
+			for i := range s.Onboot { // no disk will come: each would be waited for
+				program, args := s.Onboot[i].Command[:1:1], s.Onboot[i].Command[1:]
+				s.Onboot[i].Command = append(append(program, "-wait", "100ms"), args...)
+			}
 		}), expecting)
 		ready(ctx, vm)
 		Expect(vm).To(suite.Print(`^format: the machine has no disk`))

@@ -18,7 +18,7 @@ var _ = Describe("a logging daemon", func() {
 	It("is given what containers say, and the console shows onboot containers all the same", func(ctx SpecContext) {
 		program := filepath.Join(GinkgoT().TempDir(), "logd")
 		compile := exec.CommandContext(ctx, "go", "build", "-o", program, "./logd")
-		compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+		compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+trial.Arch())
 		out, err := compile.CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
 

@@ -14,6 +14,7 @@ import (
 	"github.com/seatrial/seatrial/harness"
 	"github.com/seatrial/seatrial/harness/suite"
 	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/reports"
 )
 
 // failing lets a machine whose containers fail on purpose go on.
@@ -149,6 +150,42 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(run(ctx, vm, "@stat", "/dev/fd")).To(HaveSuffix(" link\n"))
 	}, SpecTimeout(2*time.Minute))
 
+	It("mounts volumes before onboot: what one container writes the next one sees, and nobody writes to a read-only one", func(ctx SpecContext) {
+		inOrder(vm, "init: Volume empty is read-write", "init: Volume fixed is read-only", "init: Volume loose is read-write", "onboot 000-fails: from")
+		const volumes, page = "/containers/volumes/", "/merged/www/index.html"
+		original := run(ctx, vm, "@cat", volumes+"fixed"+page)
+		Expect(original).To(ContainSubstring("seatrial web"))
+		Expect(run(ctx, vm, "@cat", volumes+"loose/merged/copied")).To(Equal(original))
+		Expect(run(ctx, vm, "@cat", volumes+"loose"+page)).To(Equal("changed\n"))
+		Expect(vm).To(suite.Print(`^onboot 004-shelf: exit status 1$`)) // the last thing it tried
+		// Not only the container's bind is read-only: the volume itself is.
+		Expect(refused(ctx, vm, "@append", volumes+"fixed"+page, "x")).To(ContainSubstring("read-only file system"))
+		Expect(refused(ctx, vm, "@append", volumes+"fixed/lower/www/index.html", "x")).To(ContainSubstring("read-only file system"))
+		run(ctx, vm, "@append", volumes+"empty/merged/file", "x")
+		Expect(run(ctx, vm, "@ls", volumes+"empty/merged")).To(Equal("file\n"))
+		Expect(refused(ctx, vm, "@stat", volumes+"fixed/tmp")).To(ContainSubstring("no such file"))
+	}, SpecTimeout(2*time.Minute))
+
+	It("loads what the kernel asks for, also by way of the one helper of a kernel that knows no other", func(ctx SpecContext) {
+		// The kernel asks for a file system it does not know, by running the program
+		// that this file names with the file's text as its name. A kernel with a
+		// static usermode helper runs /sbin/usermode-helper under that name.
+		const helper = "/proc/sys/kernel/modprobe"
+		wants := func(fs, module string) bool {
+			_, err := vm.Exec(ctx, "mount", "-t", fs, "none", "/tmp") // there is no such device
+			Expect(err).NotTo(HaveOccurred())
+			return strings.Contains("\n"+run(ctx, vm, "@cat", "/proc/modules"), "\n"+module+" ")
+		}
+		Expect(run(ctx, vm, "@cat", helper)).To(Equal("/sbin/modprobe\n"))
+		Expect(run(ctx, vm, "@cat", "/proc/modules")).NotTo(MatchRegexp(`(?m)^(isofs|vfat) `))
+		Expect(wants("iso9660", "isofs")).To(BeTrue())
+		for _, name := range []string{"other", "modprobe"} {
+			run(ctx, vm, "ln", "-s", "/sbin/usermode-helper", "/run/"+name)
+			run(ctx, vm, "sh", "-c", "echo /run/"+name+" > "+helper)
+			Expect(wants("vfat", "vfat")).To(Equal(name == "modprobe"), name)
+		}
+	}, SpecTimeout(2*time.Minute))
+
 	It("cannot be ended or stopped by signals that mean nothing to it", func(ctx SpecContext) {
 		for _, sig := range []string{"HUP", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "ALRM", "SYS", "PWR", "TSTP", "STOP", "KILL", "35"} {
 			run(ctx, vm, "@kill", sig, "1")
@@ -211,7 +248,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("given\n"))
 		serves(ctx, vm)
 		Expect(vm).NotTo(suite.Print(`^init: power button`))
-		Expect(vm.QMP().Do(ctx, "system_powerdown", nil, nil)).To(Succeed())
+		Expect(vm.PowerButton(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(vm).To(suite.Print(`^init: power button$`))
@@ -220,20 +257,39 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 
 	It("reboots on Ctrl-Alt-Del, and a service without containerd is named", func(ctx SpecContext) {
 		image := build(ctx, "small.yml", func(s *images.Spec) { s.Init = []string{"seatrial/init", "seatrial/crun"} })
-		vm := trial.Boot(ctx, image, failing)
+		vm := trial.Boot(ctx, image, failing, withKeyboard)
 		Expect(vm.Await(ctx, boot.Ready)).To(Succeed())
 		Expect(vm).To(suite.Print(`^init: containerd: no /usr/bin/containerd in the image; add the containerd image`))
 		Expect(vm).To(suite.Print(`^init: ready after .*no containerd, 1 services not started`))
-		keys := map[string]any{"keys": []map[string]any{
-			{"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"},
-		}}
-		Expect(vm.QMP().Do(ctx, "send-key", keys, nil)).To(Succeed())
+		Expect(vm.CtrlAltDel(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine$`))
 		Expect(vm).NotTo(suite.Print(`reboot: Power down`))
 	}, SpecTimeout(5*time.Minute))
 })
+
+var _ = Describe("the shipped init, asked to halt", func() {
+	It("stops everything and leaves the machine standing, which its verdict says", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
+		serves(ctx, vm)
+		_, _ = vm.Exec(ctx, "halt") // the agent may end before it has answered
+		Expect(vm.Await(ctx, boot.Off)).To(Succeed())
+		_, err := vm.AwaitLine(ctx, never)
+		Expect(err).To(suite.BeVerdict(reports.Guest, `^the machine halted: it stands still, and does not power itself off$`))
+		inOrder(vm, "init: halt: stopping the machine", "service web: stopped on request")
+		Expect(vm).To(suite.Print(`reboot: System halted`))
+		Expect(vm).NotTo(suite.Print(`reboot: (Power down|Restarting)`))
+		Expect(vm.Done()).NotTo(BeClosed()) // the processor waits for ever, and QEMU with it
+	}, SpecTimeout(5*time.Minute))
+})
+
+// withKeyboard gives a machine a keyboard if its board has none.
+func withKeyboard(p *harness.Plan) {
+	if p.Image.Arch == "arm64" {
+		p.Extra = append(p.Extra, "-device", "virtio-keyboard-pci")
+	}
+}
 
 // count is the number of console lines that match.
 func count(vm *harness.Machine, re string) (n int) {

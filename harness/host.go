@@ -116,7 +116,7 @@ func writeFile(path string, data []byte) error {
 func (h Host) Report() reports.Host {
 	r := reports.Host{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), QEMU: h.Version,
-		Accelerator: h.Accel.Name, AccelWhy: h.Accel.Why, Scale: fmt.Sprintf("%.1f (%s)", h.Scale, h.Why),
+		Guest: h.Arch, Accelerator: h.Accel.Name, AccelWhy: h.Accel.Why, Scale: fmt.Sprintf("%.1f (%s)", h.Scale, h.Why),
 	}
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {

@@ -159,7 +159,7 @@ func hostProperties(run Run) []junitProperty {
 	return []junitProperty{
 		{"run", run.ID}, {"host", h.OS + " " + h.Arch}, {"cpus", fmt.Sprint(h.CPUs)},
 		{"memoryMiB", fmt.Sprint(h.MemoryMiB)}, {"qemu", h.QEMU},
-		{"accelerator", h.Accelerator}, {"acceleratorWhy", h.AccelWhy}, {"scale", h.Scale},
+		{"machines", h.Guest}, {"accelerator", h.Accelerator}, {"acceleratorWhy", h.AccelWhy}, {"scale", h.Scale},
 	}
 }
 

@@ -53,6 +53,7 @@ type Host struct {
 	QEMU        string `json:"qemu"`        // version
 	Accelerator string `json:"accelerator"` // "tcg", "kvm"
 	AccelWhy    string `json:"accelWhy"`    // why that one
+	Guest       string `json:"guest"`       // architecture of the machines; empty: not known
 	Scale       string `json:"scale"`       // factor on all deadlines, and where it comes from
 }
 

@@ -203,7 +203,7 @@ func brokenContainerd(id string) Boot {
 func sampleRun() Run {
 	r := Run{
 		ID: "20260314-092653", Title: "LinuxKit default image", Began: sampleStart, Took: 4*time.Minute + ms(12345), Boots: map[string]Boot{},
-		Host: Host{OS: "Debian GNU/Linux 12", Arch: "amd64", CPUs: 2, MemoryMiB: 7953, QEMU: "7.2.22", Accelerator: "tcg",
+		Host: Host{OS: "Debian GNU/Linux 12", Arch: "amd64", CPUs: 2, MemoryMiB: 7953, QEMU: "7.2.22", Guest: "amd64", Accelerator: "tcg",
 			AccelWhy: "/dev/kvm opens, but the probe guest printed nothing under it in 3s", Scale: "1.4, from a probe that took 182ms"},
 		Inputs: []Input{
 			{"kernel", "deb", "linux-image-6.1.0-41-cloud-amd64", "6.1.158-1", "sha256:" + strings.Repeat("1a2b3c4d", 8), ""},

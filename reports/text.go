@@ -154,6 +154,9 @@ func (t *textWriter) closing(run Run) {
 		fmt.Fprintf(t, "  %8s  %s\n", short(c.Took), t.cut(oneLine(caseName(c)), 12))
 	}
 	h := run.Host
+	if h.Guest != "" {
+		fmt.Fprintf(t, "machines: %s\n", oneLine(h.Guest))
+	}
 	fmt.Fprintf(t, "accelerator: %s%s\n", oneLine(h.Accelerator), oneLine(prefixed(", because ", h.AccelWhy)))
 	fmt.Fprintf(t, "host: %s\n", oneLine(hostLine(h)))
 	fmt.Fprintf(t, "took: %s on %d machines\n", short(run.Took), len(run.Boots))

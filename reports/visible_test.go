@@ -47,7 +47,7 @@ func hostileRun() Run {
 		Faults:   []Fault{{Rule: bad, Title: bad, Line: 1, Lines: []string{bad}, Fatal: true, Host: ms(5)}},
 		Console:  []Line{line},
 		Evidence: []Artifact{{bad, "javascript:alert(3)"}, {bad, bad}, {bad, "a b#c?d%e"}}}
-	r := Run{ID: bad, Title: bad, Host: Host{OS: bad, AccelWhy: bad, Accelerator: bad, Scale: bad}, Inputs: []Input{{bad, bad, bad, bad, bad, bad}},
+	r := Run{ID: bad, Title: bad, Host: Host{OS: bad, Guest: bad, AccelWhy: bad, Accelerator: bad, Scale: bad}, Inputs: []Input{{bad, bad, bad, bad, bad, bad}},
 		Boots: map[string]Boot{bad: b}, Planned: 1,
 		Cases: []Case{{Path: []string{bad, bad}, Labels: []string{bad}, Where: bad, Outcome: Failed, Class: Class(bad), Title: bad, Failure: bad + "\n" + bad, BootIDs: []string{bad}, Evidence: b.Evidence}}}
 	r.Judge()

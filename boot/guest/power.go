@@ -25,7 +25,7 @@ const (
 const inputEventSize = 24
 
 // watchPowerButton stops the machine when its power button is pressed, which
-// the kernel reports as a key and does nothing about.
+// the kernel reports as a key, or as an edge of a line, and does nothing about.
 func (m *machine) watchPowerButton() error {
 	if m.index != nil {
 		if _, known := m.index.Find("evdev"); known {
@@ -51,17 +51,31 @@ func (m *machine) watchPowerButton() error {
 			problems = append(problems, err) // another may be there
 			continue
 		}
-		m.supervise(func() { <-m.ctx.Done(); f.Close() })
-		m.supervise(func() {
-			if pressed(f) && m.ctx.Err() == nil {
-				m.speak.Say("init: power button")
-				if err := m.sys.Kill(1, unix.SIGUSR2); err != nil {
-					m.speak.Say("init: power button: %v", err)
-				}
-			}
-		})
+		m.watchButton(f, pressed)
+	}
+	if b, found := findGPIOButton(m.root); found {
+		f, err := b.open()
+		switch {
+		case err == nil:
+			m.watchButton(f, rose)
+		case !errors.Is(err, errLineTaken):
+			problems = append(problems, err)
+		}
 	}
 	return errors.Join(problems...)
+}
+
+// watchButton stops the machine when what is read from f says so.
+func (m *machine) watchButton(f *os.File, pressed func(io.Reader) bool) {
+	m.supervise(func() { <-m.ctx.Done(); f.Close() })
+	m.supervise(func() {
+		if pressed(f) && m.ctx.Err() == nil {
+			m.speak.Say("init: power button")
+			if err := m.sys.Kill(1, unix.SIGUSR2); err != nil {
+				m.speak.Say("init: power button: %v", err)
+			}
+		}
+	})
 }
 
 // pressed reads input events until one says that the power key went down.

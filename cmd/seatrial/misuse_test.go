@@ -98,7 +98,6 @@ func TestBadInput(t *testing.T) {
 		"no evidence":              {[]string{"repro", "folder"}, 2, []string{"no evidence of a machine", "RUN/machines/NAME"}},
 		"evidence, image gone":     {[]string{"repro", "evidence"}, 2, []string{"image of machine m is gone", "/nowhere/kernel"}},
 		"no suite":                 {[]string{"qualify", "--install=false"}, 2, []string{"no suite in ", "checkout", "seatrial test"}},
-		"suite of another arch":    {[]string{"qualify", "--arch", "arm64"}, 2, []string{"for amd64 only"}},
 		"figures that are not":     {[]string{"bench", "--table", "page.md"}, 2, []string{"bench.json", "make bench"}},
 		"benchmarks without a run": {[]string{"bench", "--runs", "0"}, 2, []string{"--runs 0"}},
 	} {

@@ -15,6 +15,7 @@ import (
 var corpus = map[string][]string{
 	"ready-and-shell":   nil,
 	"power-off":         nil,
+	"halted":            {"the machine halted: it stands still, and does not power itself off"},
 	"sysrq-crash":       {"kernel panic: sysrq triggered crash"},
 	"init-exits":        {"init died: PID 1 exited with status 1"},
 	"init-missing":      {"no root file system: the kernel was given neither an initramfs nor root= (unknown-block(0,0))"},

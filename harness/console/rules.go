@@ -41,6 +41,7 @@ const (
 	RuleNoRoot       = "no-root"
 	RuleReset        = "reset"
 	RuleConsoleOrder = "console-order"
+	RuleHalted       = "halted"
 	RuleUnit         = "unit-failed"
 	RuleMilestone    = "milestone-failed"
 	RuleWarned       = "warned"
@@ -89,6 +90,8 @@ func Rules() []Rule {
 		rule("initramfs", "Initramfs unpacking failed", `Initramfs unpacking failed: (.*)`, "the initramfs could not be unpacked: $1", Fatal, 1),
 		rule("segfault", "segfault at", `(\S+)\[\d+\]: segfault at`, "$1 crashed with a segmentation fault", Warning, 2),
 		rule("io-error", "I/O error", `I/O error, dev (\S+)`, "I/O error on $1", Warning, 1),
+		// It answers no more, and nothing outside tells: QEMU goes on (reboot(2), kernel_halt).
+		rule(RuleHalted, "System halted", `reboot: System halted`, "the machine halted: it stands still, and does not power itself off", Fatal, 1),
 		rule("no-boot-device", "No bootable device", `No bootable device`, "the firmware found nothing to boot", Fatal, 1),
 		rule("go-panic", "goroutine 1 [", `^goroutine \d+ \[.*\]:`, "a Go program panicked", Warning, 30),
 		rule("containerd-fatal", "level=fatal", `level=fatal msg="?([^"]*)`, "containerd gave up: $1", Warning, 1),

@@ -30,6 +30,7 @@ type Suite struct {
 	run   *string // folder of this run
 	cache *string // folder of the component images, built images and downloads
 	dir   *string // working folder of the specs
+	arch  *string // of the machines
 	owned *bool   // another process holds the lock of the run's folder
 	began time.Time
 
@@ -57,7 +58,8 @@ type world struct {
 //
 // The flags -seatrial.run (default: a new folder below out/runs of the module)
 // and -seatrial.cache (default: the user's cache folder) say where files go;
-// -seatrial.dir is for a test binary that is not run in its package's folder.
+// -seatrial.dir is for a test binary that is not run in its package's folder;
+// -seatrial.arch (default: that of this host) is the machines' architecture.
 // With -seatrial.owned every process ends when the lock of the run's folder,
 // which whoever started the suite holds, is let go.
 func New(title string) *Suite {
@@ -66,6 +68,7 @@ func New(title string) *Suite {
 		run:   flag.String("seatrial.run", "", "folder for the reports and evidence of this run"),
 		cache: flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
 		dir:   flag.String("seatrial.dir", "", "folder that paths in specs are relative to (default: the package's)"),
+		arch:  flag.String("seatrial.arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64"),
 		owned: flag.Bool("seatrial.owned", false, "end when the lock of the run's folder is let go"),
 		began: time.Now(),
 	}
@@ -109,9 +112,9 @@ func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
 	gomega.Expect(os.MkdirAll(w.Run, 0o755)).To(gomega.Succeed())
 	s.world = w // tell needs the folder
 	s.tell(harness.Note{Planned: s.planned})
-	w.Host, err = harness.Survey(ctx, runtime.GOARCH, w.Cache)
+	w.Host, err = harness.Survey(ctx, s.Arch(), w.Cache)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	w.Inputs, err = s.buildComponents(ctx, w.Cache, runtime.GOARCH)
+	w.Inputs, err = s.buildComponents(ctx, w.Cache, s.Arch())
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	w.Admission, err = harness.HostAdmission(filepath.Join(w.Cache, "room"))
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -186,6 +189,12 @@ func moduleRoot() (string, error) {
 	}
 }
 
+// Arch is the architecture of the suite's machines, "amd64" or "arm64". It is
+// known when the specs are defined, in the functions given to Describe: a spec
+// that one architecture cannot have is not defined for it, so that none is
+// planned that could only be skipped.
+func (s *Suite) Arch() string { return *s.arch }
+
 // Cache is the folder the suite keeps its images in.
 func (s *Suite) Cache() string { return s.world.Cache }
 
@@ -197,7 +206,7 @@ func (s *Suite) Default(ctx ginkgo.SpecContext) *images.Image {
 // DefaultSpec is the specification of the image that ships, for a spec that
 // wants to change something about it.
 func (s *Suite) DefaultSpec() *images.Spec {
-	spec, err := images.ParseSpec("default.yml", images.DefaultFor(s.world.Host.Arch))
+	spec, err := images.ParseSpec("default.yml", images.DefaultFor(s.Arch()))
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return spec
 }
@@ -224,7 +233,7 @@ func (s *Suite) Media(ctx ginkgo.SpecContext, im *images.Image, format images.Fo
 	for _, t := range tweaks {
 		t(&plan)
 	}
-	m, err := s.builder().Media(ctx, im, format, plan.KernelCmdline(s.world.Host.Arch))
+	m, err := s.builder().Media(ctx, im, format, plan.KernelCmdline(s.Arch()))
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return m
 }
@@ -232,7 +241,7 @@ func (s *Suite) Media(ctx ginkgo.SpecContext, im *images.Image, format images.Fo
 func (s *Suite) builder() *images.Builder {
 	store, err := images.OpenStore(filepath.Join(s.world.Cache, "store"))
 	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
-	return &images.Builder{Source: images.Resolve(store), Arch: s.world.Host.Arch, Dir: filepath.Join(s.world.Cache, "images")}
+	return &images.Builder{Source: images.Resolve(store), Arch: s.Arch(), Dir: filepath.Join(s.world.Cache, "images")}
 }
 
 // slug turns a spec's text into a file name.

@@ -18,6 +18,7 @@ var wanted = []string{
 	"overlay", "squashfs", "isofs", "vfat", "nls_ascii", "nls_cp437", "loop", "af_packet", "fuse", "ext4",
 	"vsock", "vmw_vsock_virtio_transport", "qemu_fw_cfg", "sd_mod", "sr_mod", "ahci", "e1000", "veth", "bridge", "tun", "dummy",
 	"button", "evdev", // the power button
+	"virtio_input", // a keyboard, for a board that has none
 }
 
 // module is a kernel module with what its .modinfo section says
