@@ -99,6 +99,7 @@ func TestBadInput(t *testing.T) {
 		"evidence, image gone":     {[]string{"repro", "evidence"}, 2, []string{"image of machine m is gone", "/nowhere/kernel"}},
 		"no suite":                 {[]string{"qualify", "--install=false"}, 2, []string{"no suite in ", "checkout", "seatrial test"}},
 		"suite of another arch":    {[]string{"qualify", "--arch", "arm64"}, 2, []string{"for amd64 only"}},
+		"bill into a folder":       {[]string{"build", "guest.yml", "--sbom", "folder"}, 2, []string{"folder", "--sbom"}},
 		"figures that are not":     {[]string{"bench", "--table", "page.md"}, 2, []string{"bench.json", "make bench"}},
 		"benchmarks without a run": {[]string{"bench", "--runs", "0"}, 2, []string{"--runs 0"}},
 	} {
@@ -150,6 +151,13 @@ func TestGoodInput(t *testing.T) {
 	}
 	if got := s.run("build", "guest.yml", "-o", "made", "--json"); got.status != 0 || !strings.Contains(got.stdout, `"digest": "sha256:`) {
 		t.Errorf("build --json: %+v", got)
+	}
+	if got := s.run("build", "guest.yml", "-o", "made", "--sbom", "made/guest.cdx.json"); got.status != 0 {
+		t.Errorf("build --sbom: %+v", got)
+	}
+	bill, err := os.ReadFile(filepath.Join(s.dir, "made", "guest.cdx.json"))
+	if err != nil || !strings.Contains(string(bill), `"name": "test/init"`) {
+		t.Errorf("%v: %s", err, bill)
 	}
 }
 
