@@ -186,13 +186,19 @@ func (a *assembly) bundle(ctx context.Context, at string, c Container) error {
 		if err != nil {
 			return err
 		}
-		files = newTree() // a copy: the same image may be under init too
-		if err := errors.Join(files.put("", t.root.inode), files.over(t), settleContainer(files)); err != nil {
+		if files, err = containerRoot(t); err != nil {
 			return err
 		}
 		a.shared[img.digest] = b.shared
 	}
 	return b.place(a.root, files)
+}
+
+// containerRoot is the root of a container of an image. It is a copy: the same
+// image may be under init too.
+func containerRoot(t *tree) (*tree, error) {
+	files := newTree()
+	return files, errors.Join(files.put("", t.root.inode), files.over(t), settleContainer(files))
 }
 
 // files puts the spec's own files over everything.

@@ -145,6 +145,14 @@ func TestGoodInput(t *testing.T) {
 	if got := s.run("lint", "guest.yml"); got != (said{}) {
 		t.Errorf("lint: %+v", got)
 	}
+	s.write("absent.yml", strings.Replace(guestYAML, "test/init", "test/init, test/absent", 1))
+	if got := s.run("lint", "absent.yml"); got.status != 0 || got.stdout != "" || !strings.HasPrefix(got.stderr, "note: absent.yml:2:19: init[1]: test/absent is not in the local store") {
+		t.Errorf("lint, image not at hand: %+v", got)
+	}
+	s.write("bare.yml", strings.Replace(guestYAML, "test/init", "test/kernel", 1))
+	if got := s.run("lint", "bare.yml"); got.status != 2 || !strings.Contains(got.stdout, "none of the images holds /init") || got.stderr != "" {
+		t.Errorf("lint, no /init: %+v", got)
+	}
 	got := s.run("build", "guest.yml", "-o", "made")
 	if got.status != 0 || got.stdout != "made/guest-kernel\nmade/guest-initrd.img\nmade/guest-cmdline\n" {
 		t.Errorf("build: %+v", got)
