@@ -265,7 +265,7 @@ func goProgram(n *inode) (info *debug.BuildInfo) {
 func (l *bill) encode(im *Image) ([]byte, error) {
 	bom := cdx.NewBOM()
 	var files []cdx.Component
-	for _, name := range []string{kernelFile, initrdFile, cmdlineFile} {
+	for _, name := range slices.Sorted(maps.Keys(im.Seals)) {
 		files = append(files, cdx.Component{BOMRef: "file " + name, Type: cdx.ComponentTypeFile, Name: name, Hashes: hashes(im.Seals[name].SHA256)})
 	}
 	bom.Metadata = &cdx.Metadata{
