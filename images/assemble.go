@@ -100,8 +100,8 @@ func (a *assembly) flatten(ctx context.Context, ref string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
-	if f.xattrs > 0 {
-		a.b.say("%s: %d files of %s have extended attributes (file capabilities or labels), which an initramfs cannot hold", a.spec.Name, f.xattrs, ref)
+	if f.left > 0 {
+		a.b.say("%s: %d extended attributes of %s are left out: they belong to the file system that the image was made on", a.spec.Name, f.left, ref)
 	}
 	a.trees[c.digest] = f.tree
 	return f.tree, nil
@@ -186,13 +186,19 @@ func (a *assembly) bundle(ctx context.Context, at string, c Container) error {
 		if err != nil {
 			return err
 		}
-		files = newTree() // a copy: the same image may be under init too
-		if err := errors.Join(files.put("", t.root.inode), files.over(t), settleContainer(files)); err != nil {
+		if files, err = containerRoot(t); err != nil {
 			return err
 		}
 		a.shared[img.digest] = b.shared
 	}
 	return b.place(a.root, files)
+}
+
+// containerRoot is the root of a container of an image. It is a copy: the same
+// image may be under init too.
+func containerRoot(t *tree) (*tree, error) {
+	files := newTree()
+	return files, errors.Join(files.put("", t.root.inode), files.over(t), settleContainer(files))
 }
 
 // files puts the spec's own files over everything.
@@ -259,17 +265,26 @@ func (a *assembly) write(ctx context.Context, kernel *entry) error {
 			*l.to = append(*l.to, c.Name)
 		}
 	}
-	for _, part := range []struct {
+	all, err := a.root.attributes()
+	if err != nil {
+		return err
+	}
+	type part struct {
 		name  string
 		write func(io.Writer) error
-	}{
+	}
+	parts := []part{
 		{kernelFile, func(w io.Writer) error {
 			_, err := io.Copy(w, io.NewSectionReader(kernel.data, 0, kernel.size))
 			return err
 		}},
 		{initrdFile, a.initramfs},
 		{cmdlineFile, func(w io.Writer) error { _, err := io.WriteString(w, im.Cmdline); return err }},
-	} {
+	}
+	if len(all) > 0 {
+		parts = append(parts, part{attributesFile, func(w io.Writer) error { return writeAttributes(w, all) }})
+	}
+	for _, part := range parts {
 		digest, err := create(ctx, filepath.Join(a.dir, part.name), part.write)
 		if err != nil {
 			return err

@@ -37,7 +37,7 @@ func SerialLine(arch string) string {
 type Image struct {
 	Name   string // of the spec
 	Arch   string // amd64 or arm64
-	Digest string // "sha256:...", over kernel, initramfs and command line
+	Digest string // "sha256:...", over kernel, initramfs and command line, and extended attributes if there are any
 
 	KernelPath string `json:"-"`
 	InitrdPath string `json:"-"`
@@ -50,6 +50,8 @@ type Image struct {
 	UcodeSize int64 `json:",omitempty"` // bytes of microcode before the root's archive in the initramfs
 
 	Seals map[string]seal // of the files in the cache, to notice damage
+
+	attributes map[string]attributes // of files, which the initramfs cannot hold
 
 	lease *os.File // keeps the files from being pruned while somebody holds the image
 }
@@ -90,6 +92,11 @@ func readImage(dir string) (*Image, error) {
 	if err := checkSeals(dir, im.Seals); err != nil {
 		return nil, err
 	}
+	if _, any := im.Seals[attributesFile]; any {
+		if im.attributes, err = readAttributes(dir); err != nil {
+			return nil, fmt.Errorf("images: %s: %w", filepath.Join(dir, attributesFile), err)
+		}
+	}
 	im.KernelPath, im.InitrdPath = filepath.Join(dir, kernelFile), filepath.Join(dir, initrdFile)
 	return im, used(filepath.Join(dir, imageFile))
 }
@@ -99,6 +106,9 @@ func wholeDigest(seals map[string]seal) string {
 	whole := sha256.New()
 	for _, name := range []string{kernelFile, initrdFile, cmdlineFile} {
 		fmt.Fprintf(whole, "%s %s\n", name, seals[name].SHA256)
+	}
+	if s, any := seals[attributesFile]; any {
+		fmt.Fprintf(whole, "%s %s\n", attributesFile, s.SHA256)
 	}
 	return fmt.Sprintf("sha256:%x", whole.Sum(nil))
 }

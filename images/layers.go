@@ -64,7 +64,9 @@ type flattener struct {
 	spool   *spool
 	entries int
 	bytes   int64
-	xattrs  int // files whose extended attributes were left behind
+
+	left           int // extended attributes that were left behind
+	attributeBytes int // of those that were kept
 }
 
 // flatten reads all layers of an image, checks them against the digests in its
@@ -210,11 +212,8 @@ func (f *flattener) entry(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "SCHILY.xattr.") {
-			f.xattrs++
-			break
-		}
+	if n.xattrs, err = f.attributesOf(h); err != nil {
+		return err
 	}
 	return f.tree.put(name, n)
 }

@@ -1,13 +1,8 @@
 package images
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,14 +14,20 @@ import (
 
 // Lint names what is allowed in a spec and seldom meant, for a machine of an
 // architecture (amd64, arm64), before anything is built. [Builder.Lint] looks
-// into the kernel image as well.
+// into the images as well.
 func (s *Spec) Lint(arch string) []Problem {
 	l := &linter{spec: s, arch: arch}
-	for _, rule := range []func(){l.console, l.phases, l.files, l.runtimeConfig, l.containers} {
-		rule()
-	}
+	l.text()
+	l.phases(phasesByName(), l.isCalled)
 	sortProblems(l.found)
 	return l.found
+}
+
+// text applies the rules that need no image.
+func (l *linter) text() {
+	for _, rule := range []func(){l.console, l.files, l.runtimeConfig, l.containers} {
+		rule()
+	}
 }
 
 // linter collects what the rules find.
@@ -57,29 +58,46 @@ func (l *linter) console() {
 	}
 }
 
-// phases: upstream's start-up scripts come with the images of the programs they
-// start; without them the phases are left out and nobody says so.
-func (l *linter) phases() {
-	has := func(program string) bool {
-		return slices.ContainsFunc(l.spec.Init, func(ref string) bool {
-			r, err := name.ParseReference(ref)
-			return err == nil && strings.Contains(path.Base(r.Context().RepositoryStr()), program)
-		})
+// phase is what a list of containers needs of the images of init.
+type phase struct {
+	key   string
+	oneOf []string
+	lacks string // what to say when there is none of them
+	add   string // what has it
+}
+
+// phasesByName: upstream's start-up scripts come with the images of the
+// programs they start; without them the phases are left out and nobody says so.
+func phasesByName() []phase {
+	return phases([]string{"runc", "crun"}, "no image of init is called runc or crun", []string{"containerd"}, "no image of init is called containerd")
+}
+
+func phases(runtime []string, noRuntime string, containerd []string, noContainerd string) []phase {
+	return []phase{
+		{"onboot", runtime, noRuntime, "runc"}, {"onshutdown", runtime, noRuntime, "runc"},
+		{"services", containerd, noContainerd, "containerd"}, {"services", runtime, noRuntime, "runc"},
 	}
-	s := l.spec
-	if len(s.Init) == 0 {
+}
+
+// isCalled reports whether the name of an image of init holds a word.
+func (l *linter) isCalled(word string) bool {
+	return slices.ContainsFunc(l.spec.Init, func(ref string) bool {
+		r, err := name.ParseReference(ref)
+		return err == nil && strings.Contains(path.Base(r.Context().RepositoryStr()), word)
+	})
+}
+
+// phases names the lists of containers that nothing would start.
+func (l *linter) phases(needed []phase, has func(string) bool) {
+	if len(l.spec.Init) == 0 {
 		l.warn("init", "names no image", "the machine has no init: add one, such as seatrial/init")
 		return
 	}
-	runtimes, containerd := []string{"runc", "crun"}, []string{"containerd"}
-	for _, phase := range []struct {
-		key      string
-		programs []string // one of them is needed
-		items    []Container
-	}{{"onboot", runtimes, s.Onboot}, {"onshutdown", runtimes, s.Onshutdown}, {"services", containerd, s.Services}, {"services", runtimes, s.Services}} {
-		if len(phase.items) > 0 && !slices.ContainsFunc(phase.programs, has) {
-			l.warn(phase.key, fmt.Sprintf("no image of init is called %s", strings.Join(phase.programs, " or ")),
-				fmt.Sprintf("add one, such as seatrial/%s: without it these containers are never started", phase.programs[0]))
+	for _, list := range l.spec.lists() {
+		for _, p := range needed {
+			if p.key == list.kind && len(list.items) > 0 && !slices.ContainsFunc(p.oneOf, has) {
+				l.warn(p.key, p.lacks, fmt.Sprintf("add one, such as seatrial/%s: without it these containers are never started", p.add))
+			}
 		}
 	}
 }
@@ -198,66 +216,4 @@ func (l *linter) version1(at string, r *Resources) {
 		ignored("cpu.realtimePeriod", c.RealtimePeriod != nil)
 	}
 	ignored("network", r.Network != nil)
-}
-
-// Lint is [Spec.Lint], and looks into the kernel image for what a machine
-// under QEMU cannot do without. The image is fetched if it is not at hand.
-func (b *Builder) Lint(ctx context.Context, s *Spec) (_ []Problem, err error) {
-	l := &linter{spec: s, arch: b.Arch, found: s.Lint(b.Arch)}
-	k := s.Kernel
-	if k.Tar != nil && (*k.Tar == "" || *k.Tar == "none") {
-		return l.found, nil // what is built in cannot be seen
-	}
-	c, err := b.component(ctx, k.Image, b.Arch)
-	if err != nil {
-		return nil, fmt.Errorf("images: cannot lint %s: %s%w", s.Name, s.where("kernel.image"), err)
-	}
-	spool, err := newSpool("")
-	if err != nil {
-		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
-	}
-	defer func() { err = errors.Join(err, spool.file.Close()) }()
-	a := &assembly{b: b, spec: s, components: map[string]*component{k.Image: c}, trees: map[string]*tree{}, spool: spool, root: newTree()}
-	if _, err := a.kernel(ctx); err != nil {
-		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
-	}
-	if err := l.modules(a.root); err != nil {
-		return nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
-	}
-	sortProblems(l.found)
-	return l.found, nil
-}
-
-// modules looks for drivers among those built in and those that can be loaded.
-// Debian's modules.builtin lists the former, modules.dep the latter.
-func (l *linter) modules(root *tree) error {
-	var index bytes.Buffer
-	if err := root.walk(func(file string, e *entry) error {
-		if ok, err := path.Match("lib/modules/*/modules.*", file); err != nil || !ok || !e.is(typeFile) {
-			return err
-		}
-		_, err := io.Copy(&index, io.NewSectionReader(e.data, 0, e.size))
-		return err
-	}); err != nil {
-		return err
-	}
-	if index.Len() == 0 {
-		l.warn("kernel.tar", "has no module index", "the archive holds no lib/modules/VERSION/modules.dep: modules cannot be loaded")
-		return nil
-	}
-	missing := func(module string) bool {
-		spelled := strings.ReplaceAll(regexp.QuoteMeta(module), "_", "[_-]")
-		return !regexp.MustCompile(`(?m)(^|/)` + spelled + `\.ko(\.[a-z0-9]+)?(:|$)`).Match(index.Bytes())
-	}
-	for _, m := range []struct{ name, cost string }{
-		{"overlay", "containers that are not readonly cannot be started"},
-		{"virtio_pci", "disks and network cards of QEMU are not seen"},
-		{"virtio_blk", "disks of QEMU are not seen"},
-		{"virtio_net", "network cards of QEMU are not seen"},
-	} {
-		if missing(m.name) {
-			l.warn("kernel.image", fmt.Sprintf("has no module %s, neither built in nor to be loaded", m.name), "choose a kernel that has it: without it "+m.cost)
-		}
-	}
-	return nil
 }

@@ -3,8 +3,6 @@ package images
 import (
 	"strings"
 	"testing"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 const (
@@ -63,36 +61,5 @@ func TestLintDefault(t *testing.T) {
 	}
 	if found := s.Lint("amd64"); len(found) > 0 {
 		t.Errorf("the image that ships: %v", found)
-	}
-}
-
-func TestLintModules(t *testing.T) {
-	index := "kernel/fs/overlayfs/overlay.ko.xz: kernel/a.ko\nkernel/drivers/virtio/virtio-pci.ko:\n"
-	kernel := func(files ...layer) v1.Image {
-		var all layer
-		for _, f := range files {
-			all = append(all, f...)
-		}
-		return image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", string(all.archive(t)))})
-	}
-	dep := layer{file("lib/modules/6.1/modules.dep", index)}
-	builtin := layer{file("lib/modules/6.1/modules.builtin", "kernel/drivers/block/virtio_blk.ko\nkernel/drivers/net/virtio_net.ko\n")}
-	b := Builder{Source: shelf{"test/kernel": kernel(dep, builtin)}, Arch: "amd64", Dir: t.TempDir()}
-	found, err := b.Lint(t.Context(), spec(t, sound))
-	if err != nil || len(found) > 0 {
-		t.Errorf("all modules are there: %v, %v", found, err)
-	}
-	b.Source = shelf{"test/kernel": kernel(dep)}
-	found, err = b.Lint(t.Context(), spec(t, sound))
-	if err != nil || len(found) != 2 || !strings.Contains(found[0].String(), "machine.yml:1:17: kernel.image: has no module virtio_blk") {
-		t.Errorf("%v, %v", found, err)
-	}
-	b.Source = shelf{"test/kernel": kernel(layer{file("etc/x", "")})}
-	if found, err = b.Lint(t.Context(), spec(t, sound)); err != nil || len(found) != 1 || !strings.Contains(found[0].String(), "has no module index") {
-		t.Errorf("%v, %v", found, err)
-	}
-	b.Source = shelf{}
-	if _, err = b.Lint(t.Context(), spec(t, sound)); err == nil || !strings.Contains(err.Error(), "machine.yml:1:17") {
-		t.Errorf("no kernel image: %v", err)
 	}
 }

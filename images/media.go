@@ -65,6 +65,8 @@ type formatRow struct {
 	tools  []string // programs and files of the host, see the table of tools
 	archs  []string
 	make   func(m *mastering) error
+
+	attributes bool // can hold extended attributes
 }
 
 var bothArchs = []string{"amd64", "arm64"}
@@ -72,16 +74,16 @@ var bothArchs = []string{"amd64", "arm64"}
 // formats is the table of formats, in the order in which they are shown.
 func formats() []formatRow {
 	return []formatRow{
-		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil},
-		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs},
-		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar},
-		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS},
-		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI},
-		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS},
-		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI},
-		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS},
-		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI},
-		{Netboot, "folder for TFTP with a script for iPXE", nil, bothArchs, (*mastering).netboot},
+		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false},
+		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true},
+		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true},
+		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false},
+		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI, false},
+		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS, false},
+		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI, false},
+		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS, false},
+		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI, false},
+		{Netboot, "folder for TFTP with a script for iPXE", nil, bothArchs, (*mastering).netboot, false},
 	}
 }
 
@@ -365,6 +367,9 @@ func (im *Image) root() (*tree, *os.File, error) {
 		return nil, nil, err
 	}
 	t, err := readInitramfs(io.NewSectionReader(f, im.UcodeSize, 1<<62))
+	if err == nil {
+		err = t.setAttributes(im.attributes)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("the initramfs %s is damaged: %w", im.InitrdPath, err), f.Close())
 	}

@@ -74,7 +74,7 @@ func writeTar(w io.Writer, t *tree) error {
 			return err
 		}
 		if to, again := first[e.inode]; again && !e.is(typeDir) {
-			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, to, 0
+			h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, to, 0, nil
 		}
 		first[e.inode] = name
 		if err := archive.WriteHeader(h); err != nil {
@@ -93,7 +93,7 @@ func writeTar(w io.Writer, t *tree) error {
 func tarHeader(name string, n *inode) (*tar.Header, error) {
 	h := &tar.Header{
 		Name: name, Mode: int64(n.mode & permMask), Uid: int(n.uid), Gid: int(n.gid),
-		ModTime: time.Unix(mtime, 0), Devmajor: int64(n.major), Devminor: int64(n.minor),
+		ModTime: time.Unix(mtime, 0), Devmajor: int64(n.major), Devminor: int64(n.minor), PAXRecords: n.xattrs.pax(),
 	}
 	switch n.mode & typeMask {
 	case typeDir:

@@ -33,6 +33,15 @@ type Source interface {
 // say exactly which image is meant.
 func Resolve(store *Store) Source { return resolver{store} }
 
+// Local returns the source of what is in the store, which asks nobody else.
+func Local(store *Store) Source { return local{store} }
+
+type local struct{ store *Store }
+
+func (l local) Image(ctx context.Context, ref, arch string) (v1.Image, error) {
+	return l.store.Get(ctx, ref, arch)
+}
+
 // storeLimit is what the store may hold after a fetch.
 const storeLimit = 16 << 30
 

@@ -52,7 +52,7 @@ func (m *mastering) squashfs() (err error) {
 // devices need no root. It is not compressed: unpacking would cost an emulated
 // machine more than reading costs the host.
 func (m *mastering) sqfstar(root *tree, name string) error {
-	cmd := m.command("sqfstar", "-noI", "-noD", "-noF", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress", name)
+	cmd := m.command("sqfstar", "-noI", "-noD", "-noF", "-noX", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress", name)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ type inode struct {
 	uid, gid     uint32
 	major, minor uint32 // of a device
 	target       string // of a symbolic link
+	xattrs       attributes
 	data         io.ReaderAt
 	size         int64
 	children     map[string]*entry // of a directory
@@ -56,7 +57,7 @@ func newDir(perm uint32) *inode {
 
 // bare is a copy of a directory without its children.
 func (n *inode) bare() *inode {
-	return &inode{mode: n.mode, uid: n.uid, gid: n.gid, implied: n.implied, children: map[string]*entry{}}
+	return &inode{mode: n.mode, uid: n.uid, gid: n.gid, xattrs: n.xattrs, implied: n.implied, children: map[string]*entry{}}
 }
 
 func newSymlink(target string) *inode {
@@ -153,7 +154,7 @@ func (t *tree) put(name string, n *inode) error {
 		if !n.is(typeDir) {
 			return fmt.Errorf("the root can only be a directory")
 		}
-		t.root.mode, t.root.uid, t.root.gid = n.mode, n.uid, n.gid
+		t.root.mode, t.root.uid, t.root.gid, t.root.xattrs = n.mode, n.uid, n.gid, n.xattrs
 		return nil
 	}
 	parent, base := path.Split(name)
@@ -163,7 +164,7 @@ func (t *tree) put(name string, n *inode) error {
 	}
 	if have := d.children[base]; have != nil && have.is(typeDir) && n.is(typeDir) {
 		if !n.implied {
-			have.mode, have.uid, have.gid, have.implied = n.mode, n.uid, n.gid, false
+			have.mode, have.uid, have.gid, have.xattrs, have.implied = n.mode, n.uid, n.gid, n.xattrs, false
 		}
 		have.layer = t.layer
 		maps.Copy(have.children, n.children)

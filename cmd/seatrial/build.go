@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ type builtImage struct {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	var dir string
+	var dir, sbom string
 	var asJSON bool
 	var names []string
 	cmd := &cobra.Command{
@@ -38,15 +39,23 @@ the image names are brought up to date first. Formats:
 		Example: `  seatrial build                        # the image that ships, into this folder
   seatrial build my.yml -o out          # mine
   seatrial build base.yml extra.yml -f iso-efi -f qcow2-bios
-  seatrial build my.yml --arch arm64 --json`,
+  seatrial build my.yml --arch arm64 --json
+  seatrial build my.yml --sbom my.cdx.json   # and what it consists of`,
 		ValidArgsFunction: yamlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := formats(names, o.arch)
 			if err != nil {
 				return err
 			}
+			if info, err := os.Stat(sbom); err == nil && info.IsDir() {
+				return misusef("--sbom %s is a folder; give the name of the file to write", sbom)
+			}
+			spec, err := loadSpec(o.arch, args)
+			if err != nil {
+				return err
+			}
 			d := newDisplay(os.Stderr)
-			im, err := o.image(cmd.Context(), args, d)
+			im, err := o.imageOf(cmd.Context(), spec, d)
 			var made []*images.Media
 			if err == nil {
 				made, err = o.media(cmd.Context(), im, list, d)
@@ -54,6 +63,11 @@ the image names are brought up to date first. Formats:
 			d.close()
 			if err != nil {
 				return err
+			}
+			if sbom != "" {
+				if err := o.writeBOM(cmd.Context(), spec, im, sbom); err != nil {
+					return err
+				}
 			}
 			undo := foldersToMake(filepath.Clean(dir))
 			built := builtImage{Name: im.Name, Arch: im.Arch, Digest: im.Digest, Cmdline: im.Cmdline}
@@ -80,6 +94,21 @@ the image names are brought up to date first. Formats:
 	}
 	cmd.Flags().StringVarP(&dir, "output", "o", ".", "folder for the files, made if missing")
 	cmd.Flags().StringSliceVarP(&names, "format", "f", []string{string(images.KernelInitrd)}, "what to make; may be given more than once")
+	cmd.Flags().StringVar(&sbom, "sbom", "", "also write the image's bill of materials to this file, as CycloneDX JSON")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write name, digest, command line and files as JSON")
 	return cmd
+}
+
+// writeBOM writes the bill of materials of an image to a file.
+func (o *options) writeBOM(ctx context.Context, spec *images.Spec, im *images.Image, file string) error {
+	_, store, err := o.openStore()
+	if err != nil {
+		return err
+	}
+	b := &images.Builder{Source: images.Resolve(store), Arch: o.arch}
+	text, err := b.BOM(ctx, spec, im)
+	if err != nil {
+		return err
+	}
+	return remedy(replaceFile(file, text), "--sbom")
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -25,21 +27,26 @@ func lintCommand(o *options) *cobra.Command {
 		Use:   "lint [image.yml...]",
 		Short: "Check YAML files without building: every problem, with its place and a remedy",
 		Long: `Reads the files as build would and prints every problem on a line of its own:
-FILE:LINE:COLUMN: what is wrong; what to do. Nothing is built or fetched, so it
-says nothing of whether the images named exist. Exit status 2 if there is any
-problem.`,
+FILE:LINE:COLUMN: what is wrong; what to do. It also looks into the images that
+are in the local store: for modules that a machine needs, for the programs that
+start containers, for the places of mounts. Nothing is built or fetched; images
+that are not in the store are named on standard error. Exit status 2 if there
+is any problem.`,
 		Example: `  seatrial lint my.yml
   seatrial lint *.yml --json`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yml", "yaml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			all := []finding{} // not null in JSON
 			for _, file := range args {
-				found, err := lint(file, o.arch)
+				found, unseen, err := o.lint(cmd.Context(), file)
 				if err != nil {
 					return err
+				}
+				for _, p := range unseen {
+					fmt.Fprintln(os.Stderr, "note:", p)
 				}
 				all = append(all, found...)
 			}
@@ -57,24 +64,31 @@ problem.`,
 }
 
 // lint returns what is wrong with a file, or, if it can be built, what in it is
-// seldom meant; the error is for one that cannot be read.
-func lint(file, arch string) ([]finding, error) {
-	spec, err := loadSpec(arch, []string{file})
+// seldom meant, and which images could not be looked into; the error is for a
+// file or image that cannot be read.
+func (o *options) lint(ctx context.Context, file string) (found []finding, unseen []images.Problem, err error) {
+	spec, err := loadSpec(o.arch, []string{file})
 	var wrong *images.SpecError
 	var problems []images.Problem
 	switch {
 	case errors.As(err, &wrong):
 		problems = wrong.Problems
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	default:
-		problems = spec.Lint(arch)
+		_, store, err := o.openStore()
+		if err != nil {
+			return nil, nil, err
+		}
+		b := &images.Builder{Source: images.Local(store), Arch: o.arch}
+		if problems, unseen, err = b.Lint(ctx, spec); err != nil {
+			return nil, nil, err
+		}
 	}
-	var found []finding
 	for _, p := range problems {
 		found = append(found, finding(p))
 	}
-	return found, nil
+	return found, unseen, nil
 }
 
 func sayFindings(all []finding, asJSON bool) error {

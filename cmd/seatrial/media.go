@@ -57,6 +57,9 @@ func (o *options) media(ctx context.Context, im *images.Image, list []images.For
 	defer d.drop("image " + im.Name)
 	var made []*images.Media
 	for _, f := range list {
+		if lost := im.Lost(f); lost != "" {
+			d.say("note: %s", lost)
+		}
 		m, err := b.Media(ctx, im, f, "")
 		if err != nil {
 			return nil, remedy(err, "--cache")

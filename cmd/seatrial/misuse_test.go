@@ -98,6 +98,7 @@ func TestBadInput(t *testing.T) {
 		"no evidence":              {[]string{"repro", "folder"}, 2, []string{"no evidence of a machine", "RUN/machines/NAME"}},
 		"evidence, image gone":     {[]string{"repro", "evidence"}, 2, []string{"image of machine m is gone", "/nowhere/kernel"}},
 		"no suite":                 {[]string{"qualify", "--install=false"}, 2, []string{"no suite in ", "checkout", "seatrial test"}},
+		"bill into a folder":       {[]string{"build", "guest.yml", "--sbom", "folder"}, 2, []string{"folder", "--sbom"}},
 		"figures that are not":     {[]string{"bench", "--table", "page.md"}, 2, []string{"bench.json", "make bench"}},
 		"benchmarks without a run": {[]string{"bench", "--runs", "0"}, 2, []string{"--runs 0"}},
 	} {
@@ -143,12 +144,27 @@ func TestGoodInput(t *testing.T) {
 	if got := s.run("lint", "guest.yml"); got != (said{}) {
 		t.Errorf("lint: %+v", got)
 	}
+	s.write("absent.yml", strings.Replace(guestYAML, "test/init", "test/init, test/absent", 1))
+	if got := s.run("lint", "absent.yml"); got.status != 0 || got.stdout != "" || !strings.HasPrefix(got.stderr, "note: absent.yml:2:19: init[1]: test/absent is not in the local store") {
+		t.Errorf("lint, image not at hand: %+v", got)
+	}
+	s.write("bare.yml", strings.Replace(guestYAML, "test/init", "test/kernel", 1))
+	if got := s.run("lint", "bare.yml"); got.status != 2 || !strings.Contains(got.stdout, "none of the images holds /init") || got.stderr != "" {
+		t.Errorf("lint, no /init: %+v", got)
+	}
 	got := s.run("build", "guest.yml", "-o", "made")
 	if got.status != 0 || got.stdout != "made/guest-kernel\nmade/guest-initrd.img\nmade/guest-cmdline\n" {
 		t.Errorf("build: %+v", got)
 	}
 	if got := s.run("build", "guest.yml", "-o", "made", "--json"); got.status != 0 || !strings.Contains(got.stdout, `"digest": "sha256:`) {
 		t.Errorf("build --json: %+v", got)
+	}
+	if got := s.run("build", "guest.yml", "-o", "made", "--sbom", "made/guest.cdx.json"); got.status != 0 {
+		t.Errorf("build --sbom: %+v", got)
+	}
+	bill, err := os.ReadFile(filepath.Join(s.dir, "made", "guest.cdx.json"))
+	if err != nil || !strings.Contains(string(bill), `"name": "test/init"`) {
+		t.Errorf("%v: %s", err, bill)
 	}
 }
 

@@ -136,13 +136,25 @@ func (o *options) openStore() (cache string, store *images.Store, err error) {
 	return cache, store, remedy(err, "--cache")
 }
 
-// image builds the image of a YAML file, or of the YAML that ships, and the
-// components of ours that it names and that are not up to date.
+// image builds the image of a YAML file, or of the YAML that ships, to be booted
+// from its initramfs.
 func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
 	spec, err := loadSpec(o.arch, args)
 	if err != nil {
 		return nil, err
 	}
+	im, err := o.imageOf(ctx, spec, d)
+	if err == nil {
+		if lost := im.Lost(images.KernelInitrd); lost != "" {
+			d.say("note: %s", lost)
+		}
+	}
+	return im, err
+}
+
+// imageOf builds the image of a spec, and the components of ours that it names
+// and that are not up to date.
+func (o *options) imageOf(ctx context.Context, spec *images.Spec, d *display) (*images.Image, error) {
 	if _, err := o.components(ctx, ownComponents(spec), d); err != nil {
 		return nil, err
 	}

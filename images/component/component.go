@@ -29,11 +29,11 @@ var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Kinds of input.
 const (
-	kindDeb       = "deb"       // a Debian package
-	kindGo        = "go"        // a Go module; its digest is go.sum's
-	kindFile      = "file"      // a package of this repository, with those it imports
-	kindRecipe    = "recipe"    // how the component is made: the sources of this package
-	kindToolchain = "toolchain" // the Go toolchain
+	kindDeb       = images.PartDeb // a Debian package
+	kindGo        = images.PartGo  // a Go module; its digest is go.sum's
+	kindFile      = "file"         // a package of this repository, with those it imports
+	kindRecipe    = "recipe"       // how the component is made: the sources of this package
+	kindToolchain = "toolchain"    // the Go toolchain
 )
 
 // here is the version of what this repository holds itself.
@@ -67,6 +67,15 @@ func (b Built) Drift() []string {
 		}
 	}
 	return append(out, b.Unused...)
+}
+
+// parts are the inputs as the image itself names them, for its bill of materials.
+func (b Built) parts() []images.Part {
+	var list []images.Part
+	for _, in := range b.Inputs {
+		list = append(list, images.Part{Kind: in.Kind, Name: in.Name, Version: in.Version, Digest: in.Digest})
+	}
+	return list
 }
 
 // Options says what to build and where.
@@ -186,6 +195,9 @@ func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, er
 	}
 	im, err := assemble(files, r.config, o.Arch)
 	if err != nil {
+		return Built{}, err
+	}
+	if im, err = images.WithParts(im, b.parts()); err != nil {
 		return Built{}, err
 	}
 	if err := o.Store.Put(ctx, ref, im); err != nil {

@@ -1,0 +1,232 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seatrial/seatrial/boot"
+)
+
+// Lint is [Spec.Lint], and looks into the images for what cannot work: a kernel
+// without the modules that a machine under QEMU needs, images of init without
+// the programs that start containers, a read-only container with a mount that
+// has no place. Nothing is built. An image that the source does not have is
+// told in unseen, with what was not looked at for that; everything else is
+// judged all the same.
+func (b *Builder) Lint(ctx context.Context, s *Spec) (found, unseen []Problem, err error) {
+	spool, err := newSpool("")
+	if err != nil {
+		return nil, nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
+	}
+	defer func() { err = errors.Join(err, spool.file.Close()) }()
+	l := &imageLinter{
+		linter: linter{spec: s, arch: b.Arch},
+		a:      &assembly{b: b, spec: s, components: map[string]*component{}, trees: map[string]*tree{}, spool: spool, root: newTree()},
+	}
+	l.text()
+	for _, step := range []func(context.Context) error{l.gather, l.kernel, l.init, l.readOnly} {
+		if err := step(ctx); err != nil {
+			return nil, nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
+		}
+	}
+	sortProblems(l.found)
+	sortProblems(l.unseen)
+	return l.found, l.unseen, nil
+}
+
+// imageLinter is a linter that has images at hand.
+type imageLinter struct {
+	linter
+	a      *assembly
+	unseen []Problem
+}
+
+// gather finds the images that are at hand. Volumes are left out: nothing is
+// looked for in them.
+func (l *imageLinter) gather(ctx context.Context) error {
+	told := map[string]bool{}
+	for _, use := range l.spec.references(l.arch) {
+		if strings.HasPrefix(use.path, "volumes[") || l.a.components[use.ref] != nil || told[use.ref] {
+			continue
+		}
+		c, err := l.a.b.component(ctx, use.ref, l.arch)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			told[use.ref] = true
+			l.absent(use)
+		case err != nil:
+			return fmt.Errorf("%s%w", l.spec.where(use.path), err)
+		default:
+			l.a.components[use.ref] = c
+		}
+	}
+	return nil
+}
+
+// absent tells that an image could not be looked into.
+func (l *imageLinter) absent(u use) {
+	missed := "read-only containers were not looked into"
+	switch {
+	case u.path == "kernel.image":
+		missed = "modules were not looked for"
+	case strings.HasPrefix(u.path, "init["):
+		missed = "what starts containers was judged by the names of images"
+	}
+	get := "seatrial build gets it"
+	if own, ok := strings.CutPrefix(u.ref, Own); ok {
+		get = fmt.Sprintf("seatrial components %s --arch %s makes it", own, l.arch)
+	}
+	d := &decoder{at: l.spec.at, file: l.spec.at[""].file}
+	d.problem(u.path, fmt.Sprintf("%s is not in the local store for %s, so %s", u.ref, l.arch, missed), get)
+	l.unseen = append(l.unseen, d.problems...)
+}
+
+// kernel looks for modules, unless all is built in, which cannot be seen.
+func (l *imageLinter) kernel(ctx context.Context) error {
+	k := l.spec.Kernel
+	if l.a.components[k.Image] == nil || k.Tar != nil && (*k.Tar == "" || *k.Tar == "none") {
+		return nil
+	}
+	if _, err := l.a.kernel(ctx); err != nil {
+		return err
+	}
+	return l.modules(l.a.root)
+}
+
+// init looks for the programs that init starts, by the paths where it does.
+func (l *imageLinter) init(ctx context.Context) error {
+	if slices.ContainsFunc(l.spec.Init, func(ref string) bool { return l.a.components[ref] == nil }) {
+		l.phases(phasesByName(), l.isCalled)
+		return nil
+	}
+	if err := l.a.init(ctx); err != nil {
+		return err
+	}
+	has := func(file string) bool {
+		e := l.a.root.resolve(file)
+		return e != nil && e.is(typeFile)
+	}
+	if len(l.spec.Init) > 0 && !has("init") {
+		l.warn("init", "none of the images holds /init", "add one that does, such as seatrial/init: the kernel starts it as PID 1")
+	}
+	lacks := "none of the images of init holds "
+	l.phases(phases([]string{boot.RuncPath}, lacks+boot.RuncPath, []string{boot.ContainerdPath}, lacks+boot.ContainerdPath), has)
+	return nil
+}
+
+// readOnly names mounts of read-only containers that have no place. The runtime
+// makes one in an initramfs, which can be written below the containers, and
+// fails on any other root.
+func (l *imageLinter) readOnly(ctx context.Context) error {
+	for _, list := range l.spec.lists() {
+		for i, c := range list.items {
+			at := fmt.Sprintf("%s[%d]", list.kind, i)
+			if err := l.places(ctx, at, c); err != nil {
+				return fmt.Errorf("%s%w", l.spec.where(at), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *imageLinter) places(ctx context.Context, at string, c Container) error {
+	img := l.a.components[c.Image]
+	if img == nil {
+		return nil
+	}
+	fromLabel, err := labelSettings(c.Image, img.config)
+	if err != nil {
+		return err
+	}
+	settings := c.over(fromLabel)
+	if !isTrue(settings.Readonly) {
+		return nil
+	}
+	mounts, err := ociMounts(settings, l.spec.volumes())
+	if err != nil {
+		return err
+	}
+	t, err := l.a.flatten(ctx, c.Image)
+	if err != nil {
+		return err
+	}
+	files, err := containerRoot(t)
+	if err != nil {
+		return err
+	}
+	for i, m := range mounts {
+		// What lies below an earlier mount is made there, if it can be.
+		below := slices.ContainsFunc(mounts[:i], func(o specs.Mount) bool { return o.Destination != m.Destination && under(o.Destination, m.Destination) })
+		if below || files.resolve(m.Destination) != nil {
+			continue
+		}
+		l.warn(mountedAt(at, c.Settings, m.Destination), fmt.Sprintf("%s is not in the image %s, and a read-only container does not start without it where the root is a squashfs", m.Destination, c.Image),
+			"choose a place that is there, make one in the image, or remove readonly")
+	}
+	return nil
+}
+
+// mountedAt is the path of the value in the YAML that mounts something at a
+// destination; that of the container if its image does.
+func mountedAt(at string, s Settings, destination string) string {
+	for _, l := range []struct {
+		key   string
+		items []string
+		of    func(string) (specs.Mount, error)
+	}{{"binds", s.Binds, parseBind}, {"binds.add", s.BindsAdd, parseBind}, {"tmpfs", s.Tmpfs, parseTmpfs}} {
+		for i, text := range l.items {
+			if m, err := l.of(text); err == nil && m.Destination == destination {
+				return fmt.Sprintf("%s.%s[%d]", at, l.key, i)
+			}
+		}
+	}
+	for i, m := range s.Mounts {
+		if full, err := m.complete(); err == nil && full.Destination == destination {
+			return fmt.Sprintf("%s.mounts[%d]", at, i)
+		}
+	}
+	return at + ".image"
+}
+
+// modules looks for drivers among those built in and those that can be loaded.
+// Debian's modules.builtin lists the former, modules.dep the latter.
+func (l *linter) modules(root *tree) error {
+	var index bytes.Buffer
+	if err := root.walk(func(file string, e *entry) error {
+		if ok, err := path.Match("lib/modules/*/modules.*", file); err != nil || !ok || !e.is(typeFile) {
+			return err
+		}
+		_, err := io.Copy(&index, io.NewSectionReader(e.data, 0, e.size))
+		return err
+	}); err != nil {
+		return err
+	}
+	if index.Len() == 0 {
+		l.warn("kernel.tar", "has no module index", "the archive holds no lib/modules/VERSION/modules.dep: modules cannot be loaded")
+		return nil
+	}
+	missing := func(module string) bool {
+		spelled := strings.ReplaceAll(regexp.QuoteMeta(module), "_", "[_-]")
+		return !regexp.MustCompile(`(?m)(^|/)` + spelled + `\.ko(\.[a-z0-9]+)?(:|$)`).Match(index.Bytes())
+	}
+	for _, m := range []struct{ name, cost string }{
+		{"overlay", "containers that are not readonly cannot be started"},
+		{"virtio_pci", "disks and network cards of QEMU are not seen"},
+		{"virtio_blk", "disks of QEMU are not seen"},
+		{"virtio_net", "network cards of QEMU are not seen"},
+	} {
+		if missing(m.name) {
+			l.warn("kernel.image", fmt.Sprintf("has no module %s, neither built in nor to be loaded", m.name), "choose a kernel that has it: without it "+m.cost)
+		}
+	}
+	return nil
+}
