@@ -101,6 +101,8 @@ func DefaultCPU(arch, accel string) string {
 type Command struct {
 	Binary string
 	Args   []string
+
+	cables []string // placeholders of descriptors that lead to networks, in order
 }
 
 // Placeholders for what is only known once the machine is started.
@@ -109,6 +111,9 @@ const (
 	phSerial  = "@serial@"  // path of the serial line's terminal
 	phAgent   = "@agent@"   // path of the agent line's terminal
 )
+
+// phNetwork is the descriptor number of the n-th card's cable.
+func phNetwork(n int) string { return "@network" + strconv.Itoa(n) + "@" }
 
 // Command makes the command line. It looks at nothing but the configuration
 // and whether the files it names can be read; the error lists every problem.
@@ -167,13 +172,17 @@ func (c Config) Command() (*Command, error) {
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)
 	}
+	var cables []string
 	for i, n := range c.NICs {
 		args = append(args, n.args(i)...)
+		if n.Network != nil {
+			cables = append(cables, phNetwork(i))
+		}
 	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
-	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
+	return &Command{Binary: c.Binary, Args: append(args, c.Extra...), cables: cables}, nil
 }
 
 // lines are the serial lines. Linux numbers cards in the order of their slots.
@@ -296,9 +305,15 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// argv fills in what was not known before.
-func (c Command) argv(monitorFD int, serial, agent string) []string {
-	fill := strings.NewReplacer(phMonitor, strconv.Itoa(monitorFD), phSerial, serial, phAgent, agent)
+// argv fills in what was not known before: paths, and the numbers of the
+// descriptors, of which the first is the monitor's and the others lead to
+// networks.
+func (c Command) argv(firstFD int, serial, agent string) []string {
+	known := []string{phMonitor, strconv.Itoa(firstFD), phSerial, serial, phAgent, agent}
+	for i, ph := range c.cables {
+		known = append(known, ph, strconv.Itoa(firstFD+1+i))
+	}
+	fill := strings.NewReplacer(known...)
 	out := make([]string, len(c.Args))
 	for i, a := range c.Args {
 		out[i] = fill.Replace(a)
@@ -307,7 +322,8 @@ func (c Command) argv(monitorFD int, serial, agent string) []string {
 }
 
 // String is a line to paste into a shell: the same machine, not paused, with
-// its serial line on the terminal and neither monitor nor agent.
+// its serial line on the terminal, neither monitor nor agent, and cards whose
+// network of machines is a cable that leads nowhere.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
 	for i := 0; i < len(c.Args); i++ {
@@ -323,6 +339,9 @@ func (c Command) String() string {
 			words, i = append(words, "-chardev", "stdio,id=serial,signal=off"), i+1
 		case strings.Contains(next, phAgent):
 			words, i = append(words, "-chardev", "null,id=agent"), i+1
+		case strings.HasPrefix(next, "stream,"):
+			id, _, _ := strings.Cut(strings.TrimPrefix(next, "stream,"), ",")
+			words, i = append(words, "-netdev", "hubport,hubid=0,"+id), i+1
 		default:
 			words = append(words, quote(c.Args[i]))
 		}

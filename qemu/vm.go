@@ -28,6 +28,7 @@ type VM struct {
 	qmp     *QMP
 	serial  *os.File // our ends of the terminals
 	agent   *os.File
+	ports   []*port // of networks of machines
 	record  *os.File
 	stderr  *tail
 	done    chan struct{}
@@ -125,7 +126,12 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
+	inherited := []*os.File{theirs}
+	defer func() {
+		for _, f := range inherited {
+			f.Close() // again, if QEMU has its own by now
+		}
+	}()
 	if err := v.openEvidence(c.Dir); err != nil {
 		ours.Close()
 		return err
@@ -135,8 +141,13 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		record = v.record
 	}
 	v.qmp = newQMP(ours, record)
+	cables, err := v.plugNetworks(c)
+	inherited = append(inherited, cables...)
+	if err != nil {
+		return err
+	}
 	v.cmd = exec.Command(c.Binary, v.command.argv(3, serialPath, agentPath)...)
-	v.cmd.ExtraFiles = []*os.File{theirs} // becomes descriptor 3
+	v.cmd.ExtraFiles = inherited // from descriptor 3 on
 	v.cmd.Stderr = v.stderr
 	if c.Dir != "" {
 		v.cmd.Env = append(os.Environ(), "TMPDIR="+c.Dir) // for the overlays of disks
@@ -148,7 +159,9 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	if err := v.spawn(); err != nil {
 		return err
 	}
-	theirs.Close() // so that the monitor ends when QEMU does
+	for _, f := range inherited {
+		f.Close() // so that monitor and cables end when QEMU does
+	}
 	return v.greet(ctx)
 }
 
@@ -322,6 +335,7 @@ func (v *VM) Close() error {
 		if v.qmp != nil {
 			errs = append(errs, v.qmp.Disconnect())
 		}
+		errs = append(errs, v.unplugNetworks())
 		for _, f := range []*os.File{v.serial, v.agent, v.record, v.stderr.file} {
 			if f != nil {
 				errs = append(errs, f.Close())
