@@ -2,8 +2,10 @@ package cases
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -13,6 +15,7 @@ import (
 	"github.com/seatrial/seatrial/harness/suite"
 	"github.com/seatrial/seatrial/images"
 	"github.com/seatrial/seatrial/qemu"
+	"github.com/seatrial/seatrial/reports"
 )
 
 // withTools puts busybox into the machine's root: its programs are run by name.
@@ -57,6 +60,68 @@ func ping(ctx SpecContext, vm *harness.Machine, count, host int) (answers int, s
 	}
 	return answers, shortest
 }
+
+// volatile attaches a disk that loses in a power cut what was not flushed.
+func volatile(path string) suite.Tweak {
+	return func(p *harness.Plan) { p.Disks = append(p.Disks, qemu.Disk{Path: path, Volatile: true}) }
+}
+
+// sector returns the first byte of a sector of 4 KiB of a disk's file.
+func sector(path string, n int64) string {
+	GinkgoHelper()
+	f, err := os.Open(path)
+	Expect(err).NotTo(HaveOccurred())
+	defer f.Close()
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, n*4096)
+	Expect(err).NotTo(HaveOccurred())
+	return string(b)
+}
+
+var _ = Describe("a power cut", func() {
+	It("leaves what was flushed, and of what only reached the disk's cache as much as it is told to", func(ctx SpecContext) {
+		im := build(ctx, "small.yml", withTools)
+		for lost, want := range map[float64]string{1: "\x00", 0: "b"} {
+			disk := blankDisk()
+			vm := trial.BootReady(ctx, im, volatile(disk))
+			for name, text := range map[string]string{"/run/a": "a", "/run/b": "b"} {
+				run(ctx, vm, "@append", name, strings.Repeat(text, 4096))
+			}
+			run(ctx, vm, "dd", "if=/run/a", "of=/dev/vda", "bs=4096", "count=1", "conv=fsync")
+			run(ctx, vm, "dd", "if=/run/b", "of=/dev/vda", "bs=4096", "count=1", "seek=9", "oflag=direct") // to the disk, unflushed
+			Expect(sector(disk, 9)).To(Equal("b"))
+			loss, err := vm.PowerCut(lost, 1)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(loss).To(Equal(qemu.Loss{Unflushed: 1, Lost: int(lost)}))
+			_, err = vm.AwaitLine(ctx, never)
+			Expect(err).To(suite.BeVerdict(reports.Infra, `^the power was cut$`))
+			Expect(sector(disk, 0)).To(Equal("a"))
+			Expect(sector(disk, 9)).To(Equal(want))
+		}
+	}, SpecTimeout(5*time.Minute))
+
+	It("spares the files that were synced, and none that was only written", func(ctx SpecContext) {
+		disk, im := blankDisk(), build(ctx, "disk.yml", withTools)
+		vm := trial.BootReady(ctx, im, volatile(disk))
+		run(ctx, vm, "@append", "/run/text", "text")
+		run(ctx, vm, "dd", "if=/run/text", "of=/var/lib/state/synced", "conv=fsync")
+		run(ctx, vm, "dd", "if=/run/text", "of=/var/lib/state/written")
+		Expect(run(ctx, vm, "@cat", "/var/lib/state/written")).To(Equal("text"))
+		_, err := vm.PowerCut(1, 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(vm.Close()).To(Succeed())
+
+		vm = trial.BootReady(ctx, im, withDisks(disk))
+		Expect(vm).To(suite.Print(`EXT4-fs \(vda\): recovery complete`))
+		Expect(run(ctx, vm, "@cat", "/var/lib/state/synced")).To(Equal("text"))
+		Expect(run(ctx, vm, "@ls", "/var/lib/state")).NotTo(ContainSubstring("written"))
+
+		// A machine whose disks would lose nothing has no power to cut.
+		_, err = vm.PowerCut(1, 1)
+		Expect(err).To(MatchError(ContainSubstring("disk 0 would lose nothing")))
+		Expect(vm.Alive()).To(BeTrue())
+	}, SpecTimeout(5*time.Minute))
+})
 
 var _ = Describe("machines on one network", func() {
 	It("see each other, not across a partition, and again when it is healed", func(ctx SpecContext) {

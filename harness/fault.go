@@ -3,6 +3,8 @@ package harness
 import (
 	"context"
 	"fmt"
+
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // Faults on demand: what may befall a machine from outside. Those that are part
@@ -28,6 +30,15 @@ func (m *Machine) CtrlAltDel(ctx context.Context) error {
 // Link pulls the cable of the n-th network card (from 0), or puts it back.
 func (m *Machine) Link(ctx context.Context, nic int, up bool) error {
 	return m.fault("cable", m.vm.Link(ctx, nic, up))
+}
+
+// PowerCut ends the machine as if its power failed. Each of its disks, which must
+// be volatile or read-only, loses a part, from 0 to 1, of what the guest had
+// written and not flushed; which writes is decided by the seed. The disks' files
+// are then what a machine of another plan finds when the power comes back.
+func (m *Machine) PowerCut(part float64, seed uint64) (qemu.Loss, error) {
+	loss, err := m.vm.PowerCut(part, seed)
+	return loss, m.fault("power cut", err)
 }
 
 func (m *Machine) fault(what string, err error) error {

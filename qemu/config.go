@@ -54,6 +54,7 @@ type Disk struct {
 	ReadOnly       bool
 	Error          *DiskError // a fault; nil: none
 	BytesPerSecond int        // at most, reads and writes together; 0: as fast as it is
+	Volatile       bool       // has a cache of what was not flushed, which VM.PowerCut loses; raw disks only
 	Snapshot       bool       // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
 }
 
@@ -102,7 +103,14 @@ type Command struct {
 	Binary string
 	Args   []string
 
-	cables []string // placeholders of descriptors that lead to networks, in order
+	inherits []inherited // descriptors of networks and disks, in order
+}
+
+// inherited is a descriptor that QEMU gets from its parent.
+type inherited struct {
+	placeholder string // of its number
+	option      string // that it stands in
+	byHand      string // what stands in for the option where there is no such parent
 }
 
 // Placeholders for what is only known once the machine is started.
@@ -111,9 +119,6 @@ const (
 	phSerial  = "@serial@"  // path of the serial line's terminal
 	phAgent   = "@agent@"   // path of the agent line's terminal
 )
-
-// phNetwork is the descriptor number of the n-th card's cable.
-func phNetwork(n int) string { return "@network" + strconv.Itoa(n) + "@" }
 
 // Command makes the command line. It looks at nothing but the configuration
 // and whether the files it names can be read; the error lists every problem.
@@ -169,20 +174,23 @@ func (c Config) Command() (*Command, error) {
 	if c.Cmdline != "" {
 		args = append(args, "-append", c.Cmdline)
 	}
+	var inherits []inherited
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)
+		if d.Volatile {
+			inherits = append(inherits, d.inherit(i))
+		}
 	}
-	var cables []string
 	for i, n := range c.NICs {
 		args = append(args, n.args(i)...)
 		if n.Network != nil {
-			cables = append(cables, phNetwork(i))
+			inherits = append(inherits, n.inherit(i))
 		}
 	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
-	return &Command{Binary: c.Binary, Args: append(args, c.Extra...), cables: cables}, nil
+	return &Command{Binary: c.Binary, Args: append(args, c.Extra...), inherits: inherits}, nil
 }
 
 // lines are the serial lines. Linux numbers cards in the order of their slots.
@@ -216,7 +224,7 @@ func machine(arch string) string {
 }
 
 func (d Disk) args(i int) []string {
-	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.file(), nonEmpty(d.Format, "raw")) + d.throttle()
+	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.file(i), nonEmpty(d.Format, "raw")) + d.throttle()
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}
@@ -290,6 +298,9 @@ func (c Config) check() error {
 		if d.Error != nil && d.Error.problem() != "" {
 			bad("disk %d: %s", i, d.Error.problem())
 		}
+		if problem := d.problemOfVolatile(); problem != "" {
+			bad("disk %d: %s", i, problem)
+		}
 		if d.BytesPerSecond < 0 {
 			bad("disk %d: %d bytes a second", i, d.BytesPerSecond)
 		}
@@ -306,12 +317,11 @@ func (c Config) check() error {
 }
 
 // argv fills in what was not known before: paths, and the numbers of the
-// descriptors, of which the first is the monitor's and the others lead to
-// networks.
+// descriptors, of which the first is the monitor's.
 func (c Command) argv(firstFD int, serial, agent string) []string {
 	known := []string{phMonitor, strconv.Itoa(firstFD), phSerial, serial, phAgent, agent}
-	for i, ph := range c.cables {
-		known = append(known, ph, strconv.Itoa(firstFD+1+i))
+	for i, h := range c.inherits {
+		known = append(known, h.placeholder, strconv.Itoa(firstFD+1+i))
 	}
 	fill := strings.NewReplacer(known...)
 	out := make([]string, len(c.Args))
@@ -322,10 +332,15 @@ func (c Command) argv(firstFD int, serial, agent string) []string {
 }
 
 // String is a line to paste into a shell: the same machine, not paused, with
-// its serial line on the terminal, neither monitor nor agent, and cards whose
-// network of machines is a cable that leads nowhere.
+// its serial line on the terminal and neither monitor nor agent. Its cards on
+// networks of machines lead nowhere, and its volatile disks lose nothing.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
+	var pairs []string
+	for _, h := range c.inherits {
+		pairs = append(pairs, h.option, h.byHand)
+	}
+	byHand := strings.NewReplacer(pairs...)
 	for i := 0; i < len(c.Args); i++ {
 		next := ""
 		if i+1 < len(c.Args) {
@@ -339,11 +354,8 @@ func (c Command) String() string {
 			words, i = append(words, "-chardev", "stdio,id=serial,signal=off"), i+1
 		case strings.Contains(next, phAgent):
 			words, i = append(words, "-chardev", "null,id=agent"), i+1
-		case strings.HasPrefix(next, "stream,"):
-			id, _, _ := strings.Cut(strings.TrimPrefix(next, "stream,"), ",")
-			words, i = append(words, "-netdev", "hubport,hubid=0,"+id), i+1
 		default:
-			words = append(words, quote(c.Args[i]))
+			words = append(words, quote(byHand.Replace(c.Args[i])))
 		}
 	}
 	return strings.Join(words, " ")

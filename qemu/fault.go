@@ -91,8 +91,22 @@ func (v *VM) Link(ctx context.Context, nic int, up bool) error {
 	return v.qmp.Do(ctx, "set_link", map[string]any{"name": nicID(nic), "up": up}, nil)
 }
 
-// file is how QEMU reaches the disk's file: through blkdebug, if it must fail.
-func (d Disk) file() string {
+// inherit is the volatile disk's connection to this process.
+func (d Disk) inherit(i int) inherited {
+	placeholder := fmt.Sprintf("@disk%d@", i)
+	return inherited{
+		placeholder: placeholder,
+		option:      "file.driver=nbd,file.server.type=fd,file.server.str=" + placeholder,
+		byHand:      d.Source(),
+	}
+}
+
+// file is how QEMU reaches the disk's file: through blkdebug, if it must fail,
+// and through this process, if it must lose writes.
+func (d Disk) file(i int) string {
+	if d.Volatile {
+		return d.inherit(i).option
+	}
 	if d.Error == nil {
 		return d.Source()
 	}

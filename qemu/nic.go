@@ -29,7 +29,7 @@ func (n NIC) args(i int) []string {
 	}
 	netdev := "user,id=" + id + ",restrict=" + restrict
 	if n.Network != nil {
-		netdev = "stream,id=" + id + ",server=off,addr.type=fd,addr.str=" + phNetwork(i)
+		netdev = n.inherit(i).option
 	}
 	for _, port := range n.Forwards {
 		// Port 0: the kernel picks a free one, and nobody can take it in between.
@@ -40,6 +40,16 @@ func (n NIC) args(i int) []string {
 		device += ",mac=" + n.MAC
 	}
 	return []string{"-netdev", netdev, "-device", device}
+}
+
+// inherit is the card's cable to a network of machines.
+func (n NIC) inherit(i int) inherited {
+	placeholder := fmt.Sprintf("@network%d@", i)
+	return inherited{
+		placeholder: placeholder,
+		option:      "stream,id=" + nicID(i) + ",server=off,addr.type=fd,addr.str=" + placeholder,
+		byHand:      "hubport,hubid=0,id=" + nicID(i),
+	}
 }
 
 func nicID(i int) string { return "net" + strconv.Itoa(i) }

@@ -28,7 +28,9 @@ type VM struct {
 	qmp     *QMP
 	serial  *os.File // our ends of the terminals
 	agent   *os.File
-	ports   []*port // of networks of machines
+	config  Config
+	ports   []*port     // of networks of machines
+	disks   []*volatile // in order
 	record  *os.File
 	stderr  *tail
 	done    chan struct{}
@@ -37,6 +39,7 @@ type VM struct {
 
 	mu        sync.Mutex
 	requested bool // we asked for the end
+	cut       bool // by PowerCut
 	ended     *os.ProcessState
 }
 
@@ -74,7 +77,7 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{command: command, grace: cmp.Or(c.Grace, killGrace), done: make(chan struct{}), stderr: &tail{}}
+	v := &VM{command: command, config: c, grace: cmp.Or(c.Grace, killGrace), done: make(chan struct{}), stderr: &tail{}}
 	if err := v.launch(ctx, c); err != nil {
 		if v.cmd != nil && v.cmd.Process != nil {
 			err = &StartError{Command: command.String(), Err: err, Stderr: v.stderrAfterEnd(v.Close())}
@@ -141,10 +144,12 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		record = v.record
 	}
 	v.qmp = newQMP(ours, record)
-	cables, err := v.plugNetworks(c)
-	inherited = append(inherited, cables...)
-	if err != nil {
-		return err
+	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks} { // as Config.Command lists them
+		far, err := open(c)
+		inherited = append(inherited, far...)
+		if err != nil {
+			return err
+		}
 	}
 	v.cmd = exec.Command(c.Binary, v.command.argv(3, serialPath, agentPath)...)
 	v.cmd.ExtraFiles = inherited // from descriptor 3 on
@@ -335,7 +340,7 @@ func (v *VM) Close() error {
 		if v.qmp != nil {
 			errs = append(errs, v.qmp.Disconnect())
 		}
-		errs = append(errs, v.unplugNetworks())
+		errs = append(errs, v.unplugNetworks(), v.closeDisks())
 		for _, f := range []*os.File{v.serial, v.agent, v.record, v.stderr.file} {
 			if f != nil {
 				errs = append(errs, f.Close())
