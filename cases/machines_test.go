@@ -78,6 +78,47 @@ func sector(path string, n int64) string {
 	return string(b)
 }
 
+var _ = Describe("a disk, while the machine runs,", func() {
+	It("is pulled: its requests fail, and one that is removable is gone", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(blankDisk()), func(p *harness.Plan) {
+			p.Disks = append(p.Disks, qemu.Disk{Path: blankDisk(), Removable: true}, qemu.Disk{Path: blankDisk()})
+		})
+		read := func(disk string) []string {
+			return []string{"dd", "if=/dev/" + disk, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"}
+		}
+		for _, disk := range []string{"vda", "vdb", "vdc"} {
+			run(ctx, vm, read(disk)...)
+		}
+		Expect(vm.Pull(ctx, 0)).To(Succeed())
+		Expect(refused(ctx, vm, read("vda")...)).To(ContainSubstring("Input/output error"))
+		Eventually(ctx, vm).Should(suite.Print(`I/O error, dev vda, sector 0`))
+		Expect(run(ctx, vm, "@ls", "/sys/block")).To(ContainSubstring("vda\n")) // it only fails
+
+		// Linux finds what is in a slot after what is on the board.
+		Expect(vm.Pull(ctx, 1)).To(Succeed())
+		Eventually(ctx, func() string { return run(ctx, vm, "@ls", "/sys/block") }).WithTimeout(time.Minute).ShouldNot(ContainSubstring("vdc"))
+		Expect(refused(ctx, vm, read("vdc")...)).To(ContainSubstring("No such file"))
+
+		run(ctx, vm, read("vdb")...) // it was left alone
+		Expect(vm.Pull(ctx, 3)).To(MatchError(ContainSubstring("there is no disk 3")))
+	}, SpecTimeout(5*time.Minute))
+
+	It("grows, and does not shrink", func(ctx SpecContext) {
+		path := blankDisk() // of 64 MiB
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(path))
+		sectors := func() string { return run(ctx, vm, "@cat", "/sys/block/vda/size") }
+		Expect(sectors()).To(Equal("131072\n"))
+		Expect(vm.Resize(ctx, 0, 96<<20)).To(Succeed())
+		Eventually(ctx, sectors).Should(Equal("196608\n"))
+		Eventually(ctx, vm).Should(suite.Print(`\[vda\] new size: 196608 512-byte logical blocks`))
+		Expect(vm.Resize(ctx, 0, 32<<20)).To(MatchError(ContainSubstring("it can get more")))
+		Expect(sectors()).To(Equal("196608\n"))
+		info, err := os.Stat(path)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(info.Size()).To(BeEquivalentTo(64 << 20)) // a fork has a copy
+	}, SpecTimeout(5*time.Minute))
+})
+
 var _ = Describe("a power cut", func() {
 	It("leaves what was flushed, and of what only reached the disk's cache as much as it is told to", func(ctx SpecContext) {
 		im := build(ctx, "small.yml", withTools)

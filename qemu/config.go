@@ -54,6 +54,7 @@ type Disk struct {
 	ReadOnly       bool
 	Error          *DiskError // a fault; nil: none
 	BytesPerSecond int        // at most, reads and writes together; 0: as fast as it is
+	Removable      bool       // in a slot of its own, so that the guest notices when VM.Pull takes it away
 	Volatile       bool       // has a cache of what was not flushed, which VM.PowerCut loses; raw disks only
 	Snapshot       bool       // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
 }
@@ -224,19 +225,29 @@ func machine(arch string) string {
 }
 
 func (d Disk) args(i int) []string {
-	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.file(i), nonEmpty(d.Format, "raw")) + d.throttle()
+	drive := fmt.Sprintf("if=none,id=%s,%s,format=%s", diskID(i), d.file(i), nonEmpty(d.Format, "raw")) + d.throttle()
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}
 	if d.Snapshot {
 		drive += ",snapshot=on"
 	}
-	device := fmt.Sprintf("virtio-blk-pci,drive=disk%d", i)
+	args := []string{"-drive", drive}
+	device := fmt.Sprintf("virtio-blk-pci,drive=%s", diskID(i))
+	if d.Removable {
+		// What is on the board's own bus cannot be taken away.
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
+		device += fmt.Sprintf(",bus=slot%d,id=%s", i, removableID(i))
+	}
 	if d.Serial != "" {
 		device += ",serial=" + escape(d.Serial)
 	}
-	return []string{"-drive", drive, "-device", device}
+	return append(args, "-device", device)
 }
+
+func diskID(i int) string { return "disk" + strconv.Itoa(i) }
+
+func removableID(i int) string { return "removable" + strconv.Itoa(i) }
 
 // escape doubles commas, which separate QEMU's option fields.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
