@@ -3,6 +3,8 @@ package harness
 import (
 	"context"
 	"fmt"
+
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // Faults on demand: what may befall a machine from outside. Those that are part
@@ -28,6 +30,39 @@ func (m *Machine) CtrlAltDel(ctx context.Context) error {
 // Link pulls the cable of the n-th network card (from 0), or puts it back.
 func (m *Machine) Link(ctx context.Context, nic int, up bool) error {
 	return m.fault("cable", m.vm.Link(ctx, nic, up))
+}
+
+// Pull takes the n-th disk of the plan (from 0) away from the running machine.
+// Its requests fail from then on; a removable one also vanishes from the guest,
+// which must let go of it.
+func (m *Machine) Pull(ctx context.Context, disk int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.patience.Exec, fmt.Errorf("not within %v", m.patience.Exec))
+	defer cancel()
+	return m.fault("pulling a disk", m.vm.Pull(ctx, m.disk(disk)))
+}
+
+// Resize makes the n-th disk of the plan (from 0) bigger while the machine runs:
+// size is in bytes. Of a fork's disk only its own copy grows.
+func (m *Machine) Resize(ctx context.Context, disk int, size int64) error {
+	return m.fault("resizing a disk", m.vm.Resize(ctx, m.disk(disk), size))
+}
+
+// disk is QEMU's number of the plan's n-th disk: a medium that is a disk comes
+// before them.
+func (m *Machine) disk(n int) int {
+	if n >= 0 && m.plan.Media != nil && m.plan.Media.Disk != "" {
+		return n + 1
+	}
+	return n
+}
+
+// PowerCut ends the machine as if its power failed. Each of its disks, which must
+// be volatile or read-only, loses a part, from 0 to 1, of what the guest had
+// written and not flushed; which writes is decided by the seed. The disks' files
+// are then what a machine of another plan finds when the power comes back.
+func (m *Machine) PowerCut(part float64, seed uint64) (qemu.Loss, error) {
+	loss, err := m.vm.PowerCut(part, seed)
+	return loss, m.fault("power cut", err)
 }
 
 func (m *Machine) fault(what string, err error) error {

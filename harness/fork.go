@@ -81,6 +81,9 @@ func (s *Templates) unforkable(p Plan) string {
 		if d.Error != nil {
 			return fmt.Sprintf("disk %d fails on demand, and an overlay would hide it", i)
 		}
+		if d.Volatile {
+			return fmt.Sprintf("disk %d is volatile, and an overlay would keep what it loses", i)
+		}
 	}
 	return ""
 }

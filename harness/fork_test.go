@@ -583,3 +583,22 @@ func TestForkProvesItselfAtItsEnd(t *testing.T) {
 		}
 	}
 }
+
+// Forks are on the plan's network; the template, which would be a stranger with
+// their addresses, never was.
+func TestForksShareANetwork(t *testing.T) {
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	lan := &qemu.Network{}
+	for _, name := range []string{"a", "b"} {
+		p := forkPlan(t, im)
+		p.Name, p.NICs = name, []qemu.NIC{{Network: lan}}
+		forked(t, s, h, p)
+	}
+	if n := boots(t, h); n != 1 {
+		t.Errorf("%d boots for two forks", n)
+	}
+	if err := lan.Partition([]string{"nobody"}); err == nil || !strings.HasSuffix(err.Error(), "there are: a, b") {
+		t.Error(err)
+	}
+}

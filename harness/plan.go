@@ -208,6 +208,17 @@ func (p Plan) nics() []qemu.NIC {
 	return nics
 }
 
+// alone are network cards that are on no network with other machines.
+func alone(nics []qemu.NIC) []qemu.NIC {
+	nics = slices.Clone(nics)
+	for i := range nics {
+		if nics[i].Network != nil {
+			nics[i].Network = &qemu.Network{}
+		}
+	}
+	return nics
+}
+
 // mac is an address made from the machine's name, so that a boot that is
 // repeated has the same: locally administered, with the prefix that QEMU uses.
 func (p Plan) mac(nic int) string {

@@ -444,7 +444,7 @@ func (t *template) boot(ctx context.Context, h Host, p Plan, demanded Rung) erro
 	}
 	m, err := launch(ctx, h, p, func(c *qemu.Config) {
 		// What the machine writes on its way up belongs to the template.
-		c.RAM, c.Disks = ram, t.disks(c.Disks, false)
+		c.RAM, c.Disks, c.NICs = ram, t.disks(c.Disks, false), alone(c.NICs)
 	}, nil)
 	if err != nil {
 		return err

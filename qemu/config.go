@@ -54,6 +54,8 @@ type Disk struct {
 	ReadOnly       bool
 	Error          *DiskError // a fault; nil: none
 	BytesPerSecond int        // at most, reads and writes together; 0: as fast as it is
+	Removable      bool       // in a slot of its own, so that the guest notices when VM.Pull takes it away
+	Volatile       bool       // has a cache of what was not flushed, which VM.PowerCut loses; raw disks only
 	Snapshot       bool       // writes go to a temporary overlay, unlinked as soon as QEMU has opened it
 }
 
@@ -101,6 +103,15 @@ func DefaultCPU(arch, accel string) string {
 type Command struct {
 	Binary string
 	Args   []string
+
+	inherits []inherited // descriptors of networks and disks, in order
+}
+
+// inherited is a descriptor that QEMU gets from its parent.
+type inherited struct {
+	placeholder string // of its number
+	option      string // that it stands in
+	byHand      string // what stands in for the option where there is no such parent
 }
 
 // Placeholders for what is only known once the machine is started.
@@ -164,16 +175,23 @@ func (c Config) Command() (*Command, error) {
 	if c.Cmdline != "" {
 		args = append(args, "-append", c.Cmdline)
 	}
+	var inherits []inherited
 	for i, d := range c.Disks {
 		args = append(args, d.args(i)...)
+		if d.Volatile {
+			inherits = append(inherits, d.inherit(i))
+		}
 	}
 	for i, n := range c.NICs {
 		args = append(args, n.args(i)...)
+		if n.Network != nil {
+			inherits = append(inherits, n.inherit(i))
+		}
 	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
-	return &Command{Binary: c.Binary, Args: append(args, c.Extra...)}, nil
+	return &Command{Binary: c.Binary, Args: append(args, c.Extra...), inherits: inherits}, nil
 }
 
 // lines are the serial lines. Linux numbers cards in the order of their slots.
@@ -207,19 +225,29 @@ func machine(arch string) string {
 }
 
 func (d Disk) args(i int) []string {
-	drive := fmt.Sprintf("if=none,id=disk%d,%s,format=%s", i, d.file(), nonEmpty(d.Format, "raw")) + d.throttle()
+	drive := fmt.Sprintf("if=none,id=%s,%s,format=%s", diskID(i), d.file(i), nonEmpty(d.Format, "raw")) + d.throttle()
 	if d.ReadOnly {
 		drive += ",readonly=on"
 	}
 	if d.Snapshot {
 		drive += ",snapshot=on"
 	}
-	device := fmt.Sprintf("virtio-blk-pci,drive=disk%d", i)
+	args := []string{"-drive", drive}
+	device := fmt.Sprintf("virtio-blk-pci,drive=%s", diskID(i))
+	if d.Removable {
+		// What is on the board's own bus cannot be taken away.
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
+		device += fmt.Sprintf(",bus=slot%d,id=%s", i, removableID(i))
+	}
 	if d.Serial != "" {
 		device += ",serial=" + escape(d.Serial)
 	}
-	return []string{"-drive", drive, "-device", device}
+	return append(args, "-device", device)
 }
+
+func diskID(i int) string { return "disk" + strconv.Itoa(i) }
+
+func removableID(i int) string { return "removable" + strconv.Itoa(i) }
 
 // escape doubles commas, which separate QEMU's option fields.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
@@ -281,6 +309,9 @@ func (c Config) check() error {
 		if d.Error != nil && d.Error.problem() != "" {
 			bad("disk %d: %s", i, d.Error.problem())
 		}
+		if problem := d.problemOfVolatile(); problem != "" {
+			bad("disk %d: %s", i, problem)
+		}
 		if d.BytesPerSecond < 0 {
 			bad("disk %d: %d bytes a second", i, d.BytesPerSecond)
 		}
@@ -296,9 +327,14 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// argv fills in what was not known before.
-func (c Command) argv(monitorFD int, serial, agent string) []string {
-	fill := strings.NewReplacer(phMonitor, strconv.Itoa(monitorFD), phSerial, serial, phAgent, agent)
+// argv fills in what was not known before: paths, and the numbers of the
+// descriptors, of which the first is the monitor's.
+func (c Command) argv(firstFD int, serial, agent string) []string {
+	known := []string{phMonitor, strconv.Itoa(firstFD), phSerial, serial, phAgent, agent}
+	for i, h := range c.inherits {
+		known = append(known, h.placeholder, strconv.Itoa(firstFD+1+i))
+	}
+	fill := strings.NewReplacer(known...)
 	out := make([]string, len(c.Args))
 	for i, a := range c.Args {
 		out[i] = fill.Replace(a)
@@ -307,9 +343,15 @@ func (c Command) argv(monitorFD int, serial, agent string) []string {
 }
 
 // String is a line to paste into a shell: the same machine, not paused, with
-// its serial line on the terminal and neither monitor nor agent.
+// its serial line on the terminal and neither monitor nor agent. Its cards on
+// networks of machines lead nowhere, and its volatile disks lose nothing.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
+	var pairs []string
+	for _, h := range c.inherits {
+		pairs = append(pairs, h.option, h.byHand)
+	}
+	byHand := strings.NewReplacer(pairs...)
 	for i := 0; i < len(c.Args); i++ {
 		next := ""
 		if i+1 < len(c.Args) {
@@ -324,7 +366,7 @@ func (c Command) String() string {
 		case strings.Contains(next, phAgent):
 			words, i = append(words, "-chardev", "null,id=agent"), i+1
 		default:
-			words = append(words, quote(c.Args[i]))
+			words = append(words, quote(byHand.Replace(c.Args[i])))
 		}
 	}
 	return strings.Join(words, " ")

@@ -23,12 +23,13 @@ type Exit struct {
 	Reason    string // of the last SHUTDOWN event; empty: there was none
 	Stderr    string // the end of what QEMU said
 	Requested bool   // Quit or Close asked for it
+	PowerCut  bool   // PowerCut did it
 }
 
 // Exit says how QEMU ended. It is meaningful only after Done.
 func (v *VM) Exit() Exit {
 	v.mu.Lock()
-	e := Exit{Stderr: v.stderr.String(), Requested: v.requested}
+	e := Exit{Stderr: v.stderr.String(), Requested: v.requested, PowerCut: v.cut}
 	state := v.ended
 	v.mu.Unlock()
 	if state != nil {
@@ -76,6 +77,8 @@ func killed(signal string) string {
 // String puts the end into words.
 func (e Exit) String() string {
 	switch {
+	case e.Signal != "" && e.PowerCut:
+		return "the power was cut"
 	case e.Signal != "" && e.Requested:
 		return "QEMU was ended by the harness with " + e.Signal
 	case e.Signal != "":

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,8 +92,96 @@ func (v *VM) Link(ctx context.Context, nic int, up bool) error {
 	return v.qmp.Do(ctx, "set_link", map[string]any{"name": nicID(nic), "up": up}, nil)
 }
 
-// file is how QEMU reaches the disk's file: through blkdebug, if it must fail.
-func (d Disk) file() string {
+// disk is the n-th disk's configuration.
+func (v *VM) disk(n int) (Disk, error) {
+	if n < 0 || n >= len(v.config.Disks) {
+		return Disk{}, fmt.Errorf("qemu: there is no disk %d; there are %d, from 0", n, len(v.config.Disks))
+	}
+	return v.config.Disks[n], nil
+}
+
+// Pull takes the n-th disk (from 0) away from the running machine. Its requests
+// fail from then on. A removable one also vanishes from the guest, and Pull
+// waits until the guest has let go of it.
+func (v *VM) Pull(ctx context.Context, n int) error {
+	d, err := v.disk(n)
+	if err != nil {
+		return err
+	}
+	var refusal string // the command for people is the only one that takes a disk that is in use
+	if err := v.qmp.Do(ctx, "human-monitor-command", map[string]any{"command-line": "drive_del " + diskID(n)}, &refusal); err != nil {
+		return err
+	}
+	if refusal != "" {
+		return fmt.Errorf("qemu: disk %d: %s", n, strings.TrimSpace(refusal))
+	}
+	if !d.Removable {
+		return nil
+	}
+	if err := v.qmp.Do(ctx, "device_del", map[string]any{"id": removableID(n)}, nil); err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		e, ok := v.qmp.event(ctx, i)
+		if !ok {
+			return fmt.Errorf("qemu: disk %d: the guest does not let go of it: %w", n, cmp.Or(context.Cause(ctx), ErrMonitorGone))
+		}
+		if e.Event == "DEVICE_DELETED" && e.Data["device"] == removableID(n) {
+			return nil
+		}
+	}
+}
+
+// Resize makes the n-th disk (from 0) of the running machine bigger, in bytes,
+// and tells the guest. Its file grows, unless it is a snapshot. A size that is
+// no multiple of 512 or would cut off data is an error.
+func (v *VM) Resize(ctx context.Context, n int, size int64) error {
+	d, err := v.disk(n)
+	if err != nil {
+		return err
+	}
+	if d.Volatile || d.ReadOnly {
+		return fmt.Errorf("qemu: disk %d is volatile or read-only, and keeps its size", n)
+	}
+	var blocks []struct {
+		Device   string `json:"device"`
+		Inserted *struct {
+			Image struct {
+				Size int64 `json:"virtual-size"`
+			} `json:"image"`
+		} `json:"inserted"`
+	}
+	if err := v.qmp.Do(ctx, "query-block", nil, &blocks); err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		if b.Device != diskID(n) || b.Inserted == nil {
+			continue
+		}
+		if now := b.Inserted.Image.Size; size < now || size%512 != 0 {
+			return fmt.Errorf("qemu: disk %d has %d bytes; it can get more, a multiple of 512, not %d", n, now, size)
+		}
+		return v.qmp.Do(ctx, "block_resize", map[string]any{"device": diskID(n), "size": size}, nil)
+	}
+	return fmt.Errorf("qemu: disk %d was pulled", n)
+}
+
+// inherit is the volatile disk's connection to this process.
+func (d Disk) inherit(i int) inherited {
+	placeholder := fmt.Sprintf("@disk%d@", i)
+	return inherited{
+		placeholder: placeholder,
+		option:      "file.driver=nbd,file.server.type=fd,file.server.str=" + placeholder,
+		byHand:      d.Source(),
+	}
+}
+
+// file is how QEMU reaches the disk's file: through blkdebug, if it must fail,
+// and through this process, if it must lose writes.
+func (d Disk) file(i int) string {
+	if d.Volatile {
+		return d.inherit(i).option
+	}
 	if d.Error == nil {
 		return d.Source()
 	}

@@ -1,11 +1,14 @@
 package qemu
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // QEMU takes every fault that a configuration can hold, and every button works.
@@ -101,5 +104,50 @@ func TestFaultArguments(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 		c.RTC = ""
+	}
+}
+
+// A disk is pulled and grows while the machine runs. The guest here has no
+// driver, so it never lets go of a removable one.
+func TestPullAndResize(t *testing.T) {
+	c := counting(t, "amd64")
+	c.Disks = []Disk{{Path: blank(t, 1<<20)}, {Path: blank(t, 1<<20), Removable: true}, {Path: blank(t, 1<<20), ReadOnly: true}}
+	v := start(t, c)
+	if err := v.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Resize(t.Context(), 0, 2<<20); err != nil {
+		t.Error(err)
+	}
+	for want, err := range map[string]error{
+		"disk 0 has 2097152 bytes; it can get more": v.Resize(t.Context(), 0, 1<<20),
+		"a multiple of 512, not 2097153":            v.Resize(t.Context(), 0, 2<<20+1),
+		"disk 2 is volatile or read-only":           v.Resize(t.Context(), 2, 2<<20),
+		"there is no disk 3; there are 3":           v.Resize(t.Context(), 3, 2<<20),
+		"there is no disk -1":                       v.Pull(t.Context(), -1),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if info, err := os.Stat(c.Disks[0].Path); err != nil || info.Size() != 2<<20 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := v.Pull(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	if err := v.Pull(t.Context(), 0); err == nil {
+		t.Error("a disk was pulled twice")
+	}
+	if err := v.Resize(t.Context(), 0, 4<<20); err == nil || !strings.Contains(err.Error(), "was pulled") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("not soon"))
+	defer cancel()
+	if err := v.Pull(ctx, 1); err == nil || !strings.Contains(err.Error(), "the guest does not let go of it: not soon") {
+		t.Error(err)
+	}
+	if got := count(t, v); got != "1" {
+		t.Errorf("the digit is %s", got)
 	}
 }

@@ -113,7 +113,7 @@ func TestCommandListsEveryProblem(t *testing.T) {
 // The pasteable line must give a shell the very words QEMU gets.
 func TestCommandString(t *testing.T) {
 	c := config(t)
-	c.Agent = true
+	c.Agent, c.NICs = true, []NIC{{Network: &Network{}}}
 	cmd, err := c.Command()
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,9 @@ type VM struct {
 	qmp     *QMP
 	serial  *os.File // our ends of the terminals
 	agent   *os.File
+	config  Config
+	ports   []*port     // of networks of machines
+	disks   []*volatile // in order
 	record  *os.File
 	stderr  *tail
 	done    chan struct{}
@@ -36,6 +39,7 @@ type VM struct {
 
 	mu        sync.Mutex
 	requested bool // we asked for the end
+	cut       bool // by PowerCut
 	ended     *os.ProcessState
 }
 
@@ -73,7 +77,7 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{command: command, grace: cmp.Or(c.Grace, killGrace), done: make(chan struct{}), stderr: &tail{}}
+	v := &VM{command: command, config: c, grace: cmp.Or(c.Grace, killGrace), done: make(chan struct{}), stderr: &tail{}}
 	if err := v.launch(ctx, c); err != nil {
 		if v.cmd != nil && v.cmd.Process != nil {
 			err = &StartError{Command: command.String(), Err: err, Stderr: v.stderrAfterEnd(v.Close())}
@@ -125,7 +129,12 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
+	inherited := []*os.File{theirs}
+	defer func() {
+		for _, f := range inherited {
+			f.Close() // again, if QEMU has its own by now
+		}
+	}()
 	if err := v.openEvidence(c.Dir); err != nil {
 		ours.Close()
 		return err
@@ -135,8 +144,15 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		record = v.record
 	}
 	v.qmp = newQMP(ours, record)
+	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks} { // as Config.Command lists them
+		far, err := open(c)
+		inherited = append(inherited, far...)
+		if err != nil {
+			return err
+		}
+	}
 	v.cmd = exec.Command(c.Binary, v.command.argv(3, serialPath, agentPath)...)
-	v.cmd.ExtraFiles = []*os.File{theirs} // becomes descriptor 3
+	v.cmd.ExtraFiles = inherited // from descriptor 3 on
 	v.cmd.Stderr = v.stderr
 	if c.Dir != "" {
 		v.cmd.Env = append(os.Environ(), "TMPDIR="+c.Dir) // for the overlays of disks
@@ -148,7 +164,9 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	if err := v.spawn(); err != nil {
 		return err
 	}
-	theirs.Close() // so that the monitor ends when QEMU does
+	for _, f := range inherited {
+		f.Close() // so that monitor and cables end when QEMU does
+	}
 	return v.greet(ctx)
 }
 
@@ -322,6 +340,7 @@ func (v *VM) Close() error {
 		if v.qmp != nil {
 			errs = append(errs, v.qmp.Disconnect())
 		}
+		errs = append(errs, v.unplugNetworks(), v.closeDisks())
 		for _, f := range []*os.File{v.serial, v.agent, v.record, v.stderr.file} {
 			if f != nil {
 				errs = append(errs, f.Close())

@@ -1,0 +1,222 @@
+package cases
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/harness/suite"
+	"github.com/seatrial/seatrial/images"
+	"github.com/seatrial/seatrial/qemu"
+	"github.com/seatrial/seatrial/reports"
+)
+
+// withTools puts busybox into the machine's root: its programs are run by name.
+func withTools(s *images.Spec) { s.Init = append(s.Init, "seatrial/busybox") }
+
+// on gives a machine a card on the network.
+func on(lan *qemu.Network) suite.Tweak {
+	return func(p *harness.Plan) { p.NICs = append(p.NICs, qemu.NIC{Network: lan}) }
+}
+
+// address gives the machine's first card an address of 10.1.0.0/24.
+func address(ctx SpecContext, vm *harness.Machine, host int) {
+	GinkgoHelper()
+	run(ctx, vm, "ip", "addr", "add", fmt.Sprintf("10.1.0.%d/24", host), "dev", "eth0")
+	run(ctx, vm, "ip", "link", "set", "eth0", "up")
+}
+
+// fetch asks the service of a host of 10.1.0.0/24 for its page, and returns the
+// answer; empty: there was none within two seconds.
+func fetch(ctx SpecContext, from *harness.Machine, host int) string {
+	GinkgoHelper()
+	r, err := from.ExecInput(ctx, "GET / HTTP/1.0\r\n\r\n", "nc", "-w", "2", fmt.Sprintf("10.1.0.%d", host), "80")
+	Expect(err).NotTo(HaveOccurred())
+	Expect(r.Signal).To(BeEmpty(), r.String())
+	return r.Stdout
+}
+
+// ping asks a host of 10.1.0.0/24 so often, five times a second, and returns
+// how many answers came, and the shortest time one took.
+func ping(ctx SpecContext, vm *harness.Machine, count, host int) (answers int, shortest time.Duration) {
+	GinkgoHelper()
+	r, err := vm.Exec(ctx, "ping", "-i", "0.2", "-W", "2", "-c", strconv.Itoa(count), fmt.Sprintf("10.1.0.%d", host))
+	Expect(err).NotTo(HaveOccurred())
+	m := regexp.MustCompile(`(\d+) packets received`).FindStringSubmatch(r.Stdout)
+	Expect(m).NotTo(BeNil(), r.String())
+	answers, err = strconv.Atoi(m[1])
+	Expect(err).NotTo(HaveOccurred())
+	if m := regexp.MustCompile(`min/avg/max = ([\d.]+)/`).FindStringSubmatch(r.Stdout); m != nil {
+		ms, err := strconv.ParseFloat(m[1], 64)
+		Expect(err).NotTo(HaveOccurred())
+		shortest = time.Duration(ms * float64(time.Millisecond))
+	}
+	return answers, shortest
+}
+
+// volatile attaches a disk that loses in a power cut what was not flushed.
+func volatile(path string) suite.Tweak {
+	return func(p *harness.Plan) { p.Disks = append(p.Disks, qemu.Disk{Path: path, Volatile: true}) }
+}
+
+// sector returns the first byte of a sector of 4 KiB of a disk's file.
+func sector(path string, n int64) string {
+	GinkgoHelper()
+	f, err := os.Open(path)
+	Expect(err).NotTo(HaveOccurred())
+	defer f.Close()
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, n*4096)
+	Expect(err).NotTo(HaveOccurred())
+	return string(b)
+}
+
+var _ = Describe("a disk, while the machine runs,", func() {
+	It("is pulled: its requests fail, and one that is removable is gone", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(blankDisk()), func(p *harness.Plan) {
+			p.Disks = append(p.Disks, qemu.Disk{Path: blankDisk(), Removable: true}, qemu.Disk{Path: blankDisk()})
+		})
+		read := func(disk string) []string {
+			return []string{"dd", "if=/dev/" + disk, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"}
+		}
+		for _, disk := range []string{"vda", "vdb", "vdc"} {
+			run(ctx, vm, read(disk)...)
+		}
+		Expect(vm.Pull(ctx, 0)).To(Succeed())
+		Expect(refused(ctx, vm, read("vda")...)).To(ContainSubstring("Input/output error"))
+		Eventually(ctx, vm).Should(suite.Print(`I/O error, dev vda, sector 0`))
+		Expect(run(ctx, vm, "@ls", "/sys/block")).To(ContainSubstring("vda\n")) // it only fails
+
+		// Linux finds what is in a slot after what is on the board.
+		Expect(vm.Pull(ctx, 1)).To(Succeed())
+		Eventually(ctx, func() string { return run(ctx, vm, "@ls", "/sys/block") }).WithTimeout(time.Minute).ShouldNot(ContainSubstring("vdc"))
+		Expect(refused(ctx, vm, read("vdc")...)).To(ContainSubstring("No such file"))
+
+		run(ctx, vm, read("vdb")...) // it was left alone
+		Expect(vm.Pull(ctx, 3)).To(MatchError(ContainSubstring("there is no disk 3")))
+	}, SpecTimeout(5*time.Minute))
+
+	It("grows, and does not shrink", func(ctx SpecContext) {
+		path := blankDisk() // of 64 MiB
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(path))
+		sectors := func() string { return run(ctx, vm, "@cat", "/sys/block/vda/size") }
+		Expect(sectors()).To(Equal("131072\n"))
+		Expect(vm.Resize(ctx, 0, 96<<20)).To(Succeed())
+		Eventually(ctx, sectors).Should(Equal("196608\n"))
+		Eventually(ctx, vm).Should(suite.Print(`\[vda\] new size: 196608 512-byte logical blocks`))
+		Expect(vm.Resize(ctx, 0, 32<<20)).To(MatchError(ContainSubstring("it can get more")))
+		Expect(sectors()).To(Equal("196608\n"))
+		info, err := os.Stat(path)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(info.Size()).To(BeEquivalentTo(64 << 20)) // a fork has a copy
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("a power cut", func() {
+	It("leaves what was flushed, and of what only reached the disk's cache as much as it is told to", func(ctx SpecContext) {
+		im := build(ctx, "small.yml", withTools)
+		for lost, want := range map[float64]string{1: "\x00", 0: "b"} {
+			disk := blankDisk()
+			vm := trial.BootReady(ctx, im, volatile(disk))
+			for name, text := range map[string]string{"/run/a": "a", "/run/b": "b"} {
+				run(ctx, vm, "@append", name, strings.Repeat(text, 4096))
+			}
+			run(ctx, vm, "dd", "if=/run/a", "of=/dev/vda", "bs=4096", "count=1", "conv=fsync")
+			run(ctx, vm, "dd", "if=/run/b", "of=/dev/vda", "bs=4096", "count=1", "seek=9", "oflag=direct") // to the disk, unflushed
+			Expect(sector(disk, 9)).To(Equal("b"))
+			loss, err := vm.PowerCut(lost, 1)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(loss).To(Equal(qemu.Loss{Unflushed: 1, Lost: int(lost)}))
+			_, err = vm.AwaitLine(ctx, never)
+			Expect(err).To(suite.BeVerdict(reports.Infra, `^the power was cut$`))
+			Expect(sector(disk, 0)).To(Equal("a"))
+			Expect(sector(disk, 9)).To(Equal(want))
+		}
+	}, SpecTimeout(5*time.Minute))
+
+	It("spares the files that were synced, and none that was only written", func(ctx SpecContext) {
+		disk, im := blankDisk(), build(ctx, "disk.yml", withTools)
+		vm := trial.BootReady(ctx, im, volatile(disk))
+		run(ctx, vm, "@append", "/run/text", "text")
+		run(ctx, vm, "dd", "if=/run/text", "of=/var/lib/state/synced", "conv=fsync")
+		run(ctx, vm, "dd", "if=/run/text", "of=/var/lib/state/written")
+		Expect(run(ctx, vm, "@cat", "/var/lib/state/written")).To(Equal("text"))
+		_, err := vm.PowerCut(1, 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(vm.Close()).To(Succeed())
+
+		vm = trial.BootReady(ctx, im, withDisks(disk))
+		Expect(vm).To(suite.Print(`EXT4-fs \(vda\): recovery complete`))
+		Expect(run(ctx, vm, "@cat", "/var/lib/state/synced")).To(Equal("text"))
+		Expect(run(ctx, vm, "@ls", "/var/lib/state")).NotTo(ContainSubstring("written"))
+
+		// A machine whose disks would lose nothing has no power to cut.
+		_, err = vm.PowerCut(1, 1)
+		Expect(err).To(MatchError(ContainSubstring("disk 0 would lose nothing")))
+		Expect(vm.Alive()).To(BeTrue())
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("machines on one network", func() {
+	It("see each other, not across a partition, and again when it is healed", func(ctx SpecContext) {
+		lan, im := &qemu.Network{}, build(ctx, "small.yml", withTools)
+		var vms []*harness.Machine
+		for i := range 3 {
+			vms = append(vms, trial.Fork(ctx, im, on(lan)))
+			Expect(vms[i].Report().Fork.How).To(Equal("ram"))
+			address(ctx, vms[i], i+1)
+		}
+		a, b, c := vms[0], vms[1], vms[2]
+		stranger := trial.Fork(ctx, im, on(&qemu.Network{}))
+		address(ctx, stranger, 4)
+		Expect(fetch(ctx, a, 2)).To(HaveSuffix("seatrial web\n"))
+		Expect(fetch(ctx, b, 1)).To(HaveSuffix("seatrial web\n"))
+		Expect(fetch(ctx, a, 4)).To(BeEmpty()) // it is on another network
+		Expect(fetch(ctx, stranger, 1)).To(BeEmpty())
+
+		Expect(lan.Partition([]string{a.Name()}, []string{b.Name(), c.Name()})).To(Succeed())
+		Expect(fetch(ctx, a, 2)).To(BeEmpty())
+		Expect(fetch(ctx, b, 1)).To(BeEmpty())
+		Expect(fetch(ctx, b, 3)).To(HaveSuffix("seatrial web\n"))
+		Expect(lan.Partition([]string{stranger.Name()})).NotTo(Succeed())
+
+		lan.Heal()
+		Expect(fetch(ctx, a, 2)).To(HaveSuffix("seatrial web\n"))
+		Expect(fetch(ctx, b, 1)).To(HaveSuffix("seatrial web\n"))
+	}, SpecTimeout(10*time.Minute))
+
+	It("notice loss and delay, and that they are over", func(ctx SpecContext) {
+		lan, im := &qemu.Network{}, build(ctx, "small.yml", withTools)
+		a, b := trial.Fork(ctx, im, on(lan)), trial.Fork(ctx, im, on(lan))
+		address(ctx, a, 1)
+		address(ctx, b, 2)
+		answers, shortest := ping(ctx, a, 5, 2)
+		Expect(answers).To(Equal(5))
+		Expect(shortest).To(BeNumerically("<", 300*time.Millisecond))
+
+		Expect(lan.Delay(150 * time.Millisecond)).To(Succeed()) // each way
+		answers, shortest = ping(ctx, a, 5, 2)
+		Expect(answers).To(Equal(5))
+		Expect(shortest).To(BeNumerically(">=", 300*time.Millisecond))
+		Expect(lan.Delay(0)).To(Succeed())
+
+		Expect(lan.Lose(0.5, 1)).To(Succeed())
+		answers, _ = ping(ctx, a, 40, 2)
+		Expect(answers).To(And(BeNumerically(">", 0), BeNumerically("<", 30))) // a quarter comes back
+		Expect(lan.Lose(1, 1)).To(Succeed())
+		answers, _ = ping(ctx, a, 2, 2)
+		Expect(answers).To(BeZero())
+
+		Expect(lan.Lose(0, 0)).To(Succeed())
+		answers, shortest = ping(ctx, a, 5, 2)
+		Expect(answers).To(Equal(5))
+		Expect(shortest).To(BeNumerically("<", 300*time.Millisecond))
+	}, SpecTimeout(10*time.Minute))
+})
