@@ -269,8 +269,20 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("the shipped init, asked to halt", func() {
-	It("stops everything and leaves the machine standing, which its verdict says", func(ctx SpecContext) {
+var _ = Describe("the shipped init, asked to end", func() {
+	It("reboots after it has stopped everything", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
+		_, _ = vm.Exec(ctx, "reboot") // the agent may end before it has answered
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
+		Expect(err).NotTo(HaveOccurred())
+		inOrder(vm, "init: reboot: stopping the machine", "service web: stopped on request")
+		e, ok := vm.Console().Milestone(boot.Off)
+		Expect(ok).To(BeTrue())
+		Expect(e.Facts).To(HaveKeyWithValue(boot.FactReason, "reboot"))
+		Expect(vm).NotTo(suite.Print(`reboot: (Power down|System halted)`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("halts: it stops everything and leaves the machine standing, which the verdict says", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		serves(ctx, vm)
 		_, _ = vm.Exec(ctx, "halt") // the agent may end before it has answered
