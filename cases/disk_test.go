@@ -23,6 +23,13 @@ import (
 // stateFile is a file on the state disk of disk.yml.
 const stateFile = "/var/lib/state/log"
 
+// What the kernel says of an ext4 file system that is taken away, and of one
+// that was not before the machine ended.
+const (
+	unmounted = `EXT4-fs \(vda\): unmounting filesystem`
+	recovered = `EXT4-fs \(vda\): recovery complete`
+)
+
 // blankDisk makes a disk of zeros and returns its path.
 func blankDisk() string {
 	GinkgoHelper()
@@ -118,12 +125,15 @@ var _ = Describe("a state disk", func() {
 		Expect(vm).To(suite.Print(`^mountie: /dev/vda, ext4 labelled "state", is on /var/lib/state`))
 		Expect(run(ctx, vm, "@cat", "/etc/seatrial-version")).To(Equal("1\n"))
 		run(ctx, vm, "@append", stateFile, "written by version 1\n")
+		Expect(vm).NotTo(suite.Print(unmounted))
 		off(ctx, vm)
+		Expect(vm).To(suite.Print(unmounted))
 
 		vm = trial.BootReady(ctx, build(ctx, "disk.yml", update), withDisks(disk))
 		Expect(run(ctx, vm, "@cat", "/etc/seatrial-version")).To(Equal("2\n"))
 		Expect(vm).To(suite.Print(`^format: /dev/vda holds ext4 labelled "state" already`))
 		Expect(vm).NotTo(suite.Print(`was formatted`))
+		Expect(vm).NotTo(suite.Print(recovered))
 		Expect(run(ctx, vm, "@cat", stateFile)).To(Equal("written by version 1\n"))
 		run(ctx, vm, "@append", stateFile, "written by version 2\n")
 		off(ctx, vm)

@@ -41,5 +41,12 @@ var _ = Describe("a logging daemon", func() {
 		// A service that is started again is heard again.
 		run(ctx, vm, "service", "restart", "talker")
 		Eventually(ctx, text).Should(MatchRegexp(`(?s)talker\.out: said\n.*talker\.out: said\n`))
+		// A daemon that has died leaves its socket behind, and costs no service its output.
+		run(ctx, vm, "@kill", "KILL", pidOf(ctx, vm, "logd"))
+		r, err := vm.Exec(ctx, "service", "restart", "talker")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.Exit).To(BeZero(), r.String())
+		Expect(r.Stderr).To(MatchRegexp(`(?m)^service talker: logging daemon at .*: connection refused; it goes to /var/log$`))
+		Eventually(ctx, func() string { return run(ctx, vm, "@cat", "/var/log/talker.out.log") }).Should(Equal("said\n"))
 	}, SpecTimeout(5*time.Minute))
 })

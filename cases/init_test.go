@@ -65,10 +65,17 @@ var _ = Describe("the shipped init", Ordered, func() {
 
 	It("carries out the whole runtime.json", func(ctx SpecContext) {
 		Expect(vm).To(suite.Print(`^Created interface dummy7 type dummy$`))
-		Expect(vm).To(suite.Print(`^Moved interface inside7 to pid \d+$`))
+		Expect(vm).To(suite.Print(`^Created interface moved7 type dummy$`))
+		for _, moved := range []string{"inside7", "moved7", "dummy0"} {
+			Expect(count(vm, `^Moved interface `+moved+` to pid \d+$`)).To(Equal(1), moved)
+		}
+		Expect(vm).NotTo(suite.Print(`^Created interface dummy0|^Moved interface dummy7`))
 		Expect(run(ctx, vm, "@cat", "/run/log/onboot/onboot.003-wired.out.log")).To(And(
-			ContainSubstring("dummy7\n"), ContainSubstring("inside7\n"), ContainSubstring("inside\n"), Not(ContainSubstring("outside7"))))
-		Expect(run(ctx, vm, "@cat", "/proc/self/mounts")).To(MatchRegexp(`(?m)^nsfs /run/netns/wired nsfs `))
+			ContainSubstring("dummy7\n"), ContainSubstring("inside7\n"), ContainSubstring("moved7\n"), ContainSubstring("dummy0\n"),
+			ContainSubstring("inside\n"), Not(ContainSubstring("outside7"))))
+		Expect(run(ctx, vm, "@cat", "/proc/self/mounts")).To(And(
+			MatchRegexp(`(?m)^nsfs /run/netns/wired nsfs `), MatchRegexp(`(?m)^tmpfs /run/made tmpfs rw,nodev,relatime,size=1024k`),
+			Not(ContainSubstring(" /containers/onboot/003-wired/rootfs ")))) // a mount of its own is gone with it
 		Expect(run(ctx, vm, "@ls", "/sys/fs/cgroup")).To(ContainSubstring("named-group/"))
 		// The container has gone; its namespace lives by its name, and the veth with it.
 		Expect(run(ctx, vm, "@ls", "/sys/class/net")).To(And(ContainSubstring("outside7"), Not(ContainSubstring("dummy7"))))
@@ -269,8 +276,20 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("the shipped init, asked to halt", func() {
-	It("stops everything and leaves the machine standing, which its verdict says", func(ctx SpecContext) {
+var _ = Describe("the shipped init, asked to end", func() {
+	It("reboots after it has stopped everything", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml"))
+		_, _ = vm.Exec(ctx, "reboot") // the agent may end before it has answered
+		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
+		Expect(err).NotTo(HaveOccurred())
+		inOrder(vm, "init: reboot: stopping the machine", "service web: stopped on request")
+		e, ok := vm.Console().Milestone(boot.Off)
+		Expect(ok).To(BeTrue())
+		Expect(e.Facts).To(HaveKeyWithValue(boot.FactReason, "reboot"))
+		Expect(vm).NotTo(suite.Print(`reboot: (Power down|System halted)`))
+	}, SpecTimeout(5*time.Minute))
+
+	It("halts: it stops everything and leaves the machine standing, which the verdict says", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		serves(ctx, vm)
 		_, _ = vm.Exec(ctx, "halt") // the agent may end before it has answered

@@ -47,6 +47,15 @@ func write(ctx SpecContext, vm *harness.Machine, path, content string) {
 	run(ctx, vm, busybox, "mount", "-o", "remount,bind,ro", "/")
 }
 
+// standIn puts a shell script in the place of a program of a held machine.
+func standIn(ctx SpecContext, vm *harness.Machine, program, script string) {
+	GinkgoHelper()
+	const file = "/run/stand-in"
+	run(ctx, vm, "@append", file, "#!"+busybox+" sh\n"+script+"\n")
+	run(ctx, vm, busybox, "chmod", "755", file)
+	run(ctx, vm, busybox, "mount", "--bind", file, program)
+}
+
 // goesOn lets a held machine go on until it is up.
 func goesOn(ctx SpecContext, vm *harness.Machine) {
 	GinkgoHelper()
@@ -132,9 +141,7 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 		vm := held(ctx, func(p *harness.Plan) { p.Expect = []string{"unit-failed", "milestone-failed"} })
 		write(ctx, vm, boot.RuntimeConfig, `cliopts="--arg 'abcd def'"`)
 		// A containerd that shows its words stands in for the real one.
-		run(ctx, vm, "@append", "/run/words", "#!"+busybox+" sh\nfor word in \"$@\"; do echo \"word <$word>\" >&2; done; exit 1\n")
-		run(ctx, vm, busybox, "chmod", "755", "/run/words")
-		run(ctx, vm, busybox, "mount", "--bind", "/run/words", boot.ContainerdPath)
+		standIn(ctx, vm, boot.ContainerdPath, `for word in "$@"; do echo "word <$word>" >&2; done; exit 1`)
 		goesOn(ctx, vm)
 		var words []string
 		for _, l := range vm.Console().Lines() {

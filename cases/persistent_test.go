@@ -44,6 +44,7 @@ var _ = Describe("services whose containerd keeps its folder on a disk", func() 
 		Expect(vm.Close()).To(Succeed())
 
 		vm = trial.BootReady(ctx, image, withDisks(disk))
+		Expect(vm).To(suite.Print(recovered)) // it was a reset
 		Expect(vm).To(suite.Print(`^format: /dev/vda holds ext4 labelled "state" already`))
 		for _, name := range []string{"web", "elsewhere"} {
 			Expect(count(vm, `^service: Cleaning up stale service: "`+name+`"$`)).To(Equal(1), name)

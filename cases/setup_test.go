@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -22,6 +23,8 @@ var _ = Describe("a machine that is set up while it boots", func() {
 		vm := trial.BootReady(ctx, build(ctx, "setup.yml"), withNetwork)
 		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/panic_on_oops")).To(Equal("1\n"))
 		Expect(run(ctx, vm, "@cat", "/proc/sys/vm/swappiness")).To(Equal("44\n"))
+		mac := strings.TrimSpace(run(ctx, vm, "@cat", "/sys/class/net/eth0/address"))
+		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("linuxkit-" + strings.ReplaceAll(mac, ":", "") + "\n")) // the image names none
 		Expect(vm).To(suite.Print(`^dhcp: eth0 has 10\.0\.2\.15/`))
 		Expect(run(ctx, vm, "@cat", "/proc/net/fib_trie")).To(ContainSubstring("10.0.2.15"))
 		Expect(run(ctx, vm, "@cat", "/proc/net/route")).To(MatchRegexp(`(?m)^eth0\t00000000\t0202000A`)) // default through 10.0.2.2
@@ -38,6 +41,7 @@ var _ = Describe("a machine that is set up while it boots", func() {
 		Expect(vm).To(suite.Print(`no_such_thing`))
 		Expect(vm).To(suite.Print(`^onboot 000-sysctl: exit status 1`))
 		Expect(run(ctx, vm, "@cat", "/proc/sys/vm/swappiness")).To(Equal("55\n")) // the others are set all the same
+		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("linuxkit\n"))
 		Expect(vm).To(suite.Print(`^dhcp: there is no network interface eth0; there are: lo`))
 		Expect(vm).To(suite.Print(`^onboot 001-dhcp: exit status 1`))
 		Expect(run(ctx, vm, "@cat", "/proc/net/fib_trie")).NotTo(ContainSubstring("10.0.2.15"))

@@ -33,7 +33,9 @@ var _ = Describe("the verdict", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("names a containerd that exits at once", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml", withScript(boot.ContainerdPath, "echo no room for me >&2; exit 4")))
+		vm := held(ctx)
+		standIn(ctx, vm, boot.ContainerdPath, "echo no room for me >&2; exit 4")
+		Expect(vm.Release(ctx)).To(Succeed())
 		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^containerd failed: ended before its socket answered: exit status 4; its last line: no room for me`))
 	}, SpecTimeout(5*time.Minute))
 

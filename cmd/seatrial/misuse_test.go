@@ -97,6 +97,7 @@ func TestBadInput(t *testing.T) {
 		"a run that is not one":    {[]string{"report", "notrun"}, 2, []string{"run.json"}},
 		"no evidence":              {[]string{"repro", "folder"}, 2, []string{"no evidence of a machine", "RUN/machines/NAME"}},
 		"evidence, image gone":     {[]string{"repro", "evidence"}, 2, []string{"image of machine m is gone", "/nowhere/kernel"}},
+		"suite of another arch":    {[]string{"qualify", "--arch", "arm64", "--install=false"}, 2, []string{"no suite in "}}, // the arch is no reason
 		"no suite":                 {[]string{"qualify", "--install=false"}, 2, []string{"no suite in ", "checkout", "seatrial test"}},
 		"bill into a folder":       {[]string{"build", "guest.yml", "--sbom", "folder"}, 2, []string{"folder", "--sbom"}},
 		"figures that are not":     {[]string{"bench", "--table", "page.md"}, 2, []string{"bench.json", "make bench"}},

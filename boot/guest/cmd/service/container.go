@@ -182,9 +182,9 @@ func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uin
 			err = errors.Join(err, c.Delete(clean))
 		}
 	}()
-	logs := logsOf(s.Name)
-	for _, err := range logs.make() {
-		t.speak.Say("service %s: its output is lost: %v", s.Name, err)
+	logs, problems := makeLogs(s.Name, boot.LoggingSocket, boot.LogDir)
+	for _, err := range problems {
+		t.speak.Say("service %s: %s", s.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	defer logs.release()
 	t.debug("%s: creating the task", s.Name)
@@ -198,9 +198,6 @@ func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uin
 			err = errors.Join(err, gone)
 		}
 	}()
-	if err := logs.send(); err != nil { // the shim holds them open by now
-		t.speak.Say("service %s: %v", s.Name, err)
-	}
 	if err := attachInterfaces(s.Runtime.Interfaces, int(task.Pid()), os.Stderr); err != nil {
 		return 0, err
 	}
@@ -235,22 +232,12 @@ func readSpec(dir string) (*specs.Spec, error) {
 	return &spec, nil
 }
 
-// logFiles are a task's standard output and error: plain files, which the shim
-// appends to (its file:// scheme would put both streams into one), or with a
-// logging daemon FIFOs that the daemon reads.
+// logFiles are where a task's standard output and error go: plain files, which
+// the shim appends to (its file:// scheme would put both streams into one), or
+// with a logging daemon FIFOs that the daemon reads.
 type logFiles struct {
 	stdout, stderr string
-	daemon         bool
-	fifos          []*os.File // open for reading, or the shim would wait for a reader
-}
-
-func logsOf(name string) *logFiles {
-	_, err := os.Stat(boot.LoggingSocket)
-	dir := boot.LogDir
-	if err == nil {
-		dir = filepath.Dir(boot.LoggingSocket)
-	}
-	return &logFiles{stdout: filepath.Join(dir, name+".out.log"), stderr: filepath.Join(dir, name+".log"), daemon: err == nil}
+	held           []*os.File // both ends of each FIFO: see toDaemon
 }
 
 // Config, Cancel, Wait and Close make logFiles a [cio.IO]: the shim does all
@@ -260,35 +247,37 @@ func (logFiles) Cancel()              {}
 func (logFiles) Wait()                {}
 func (logFiles) Close() error         { return nil }
 
-// make makes fresh files. One that cannot be made is replaced by /dev/null: a
-// full disk must not keep a service from running.
-func (l *logFiles) make() (lost []error) {
-	for _, file := range []*string{&l.stdout, &l.stderr} {
-		if err := l.fresh(*file); err != nil {
-			lost = append(lost, err)
-			*file = os.DevNull
+// makeLogs makes fresh ones: FIFOs beside the logging daemon's socket, if that
+// is there, or files in dir. What the daemon does not take goes to a file, and
+// a file that cannot be made is replaced by /dev/null: neither a deaf daemon nor
+// a full disk may keep a service from running.
+func makeLogs(name, socket, dir string) (l *logFiles, problems []error) {
+	_, err := os.Stat(socket)
+	daemon := err == nil
+	l = &logFiles{}
+	for _, log := range []struct {
+		file   *string
+		source string
+	}{{&l.stdout, name + ".out"}, {&l.stderr, name}} {
+		if daemon {
+			held, err := toDaemon(socket, log.source)
+			if err == nil {
+				*log.file, l.held = held.Name(), append(l.held, held)
+				continue
+			}
+			problems = append(problems, fmt.Errorf("%w; it goes to %s", err, dir))
+		}
+		*log.file = filepath.Join(dir, log.source+".log")
+		if err := freshFile(*log.file); err != nil {
+			problems = append(problems, fmt.Errorf("its output is lost: %w", err))
+			*log.file = os.DevNull
 		}
 	}
-	return lost
+	return l, problems
 }
 
-// fresh makes one file. A FIFO of an earlier start is not used again: its
-// reader may be gone.
-func (l *logFiles) fresh(file string) error {
+func freshFile(file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	if l.daemon {
-		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := unix.Mkfifo(file, 0o600); err != nil {
-			return fmt.Errorf("log %s: %w", file, err)
-		}
-		f, err := guest.OpenLog(file)
-		if err == nil {
-			l.fifos = append(l.fifos, f)
-		}
 		return err
 	}
 	f, err := os.Create(file)
@@ -298,19 +287,41 @@ func (l *logFiles) fresh(file string) error {
 	return f.Close()
 }
 
-// send hands the FIFOs to the logging daemon, once the shim writes to them.
-func (l *logFiles) send() error {
-	var problems []error
-	for _, f := range l.fifos {
-		source := strings.TrimSuffix(filepath.Base(f.Name()), ".log")
-		problems = append(problems, guest.SendLog(boot.LoggingSocket, source, f))
+// toDaemon makes a FIFO and gives its reading end to the logging daemon. What it
+// returns has both ends open, and must be kept until the shim has opened its
+// own: without a writer the daemon would find the end of the log at once, and
+// without a reader the shim would wait for one, and give up after 30 seconds.
+//
+// A FIFO of an earlier start is not used again: its reader may be gone.
+func toDaemon(socket, source string) (held *os.File, err error) {
+	file := filepath.Join(filepath.Dir(socket), source+".log")
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
-	return errors.Join(problems...)
+	if err := unix.Mkfifo(file, 0o600); err != nil {
+		return nil, fmt.Errorf("log %s: %w", file, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(file))
+		}
+	}()
+	if held, err = os.OpenFile(file, os.O_RDWR, 0); err != nil { // waits for nobody (fifo(7))
+		return nil, err
+	}
+	log, err := guest.OpenLog(file)
+	if err == nil {
+		err = errors.Join(guest.SendLog(socket, source, log), log.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	return held, nil
 }
 
-// release closes what is still open here.
+// release lets go the FIFOs, once the shim has them.
 func (l *logFiles) release() {
-	for _, f := range l.fifos {
+	for _, f := range l.held {
 		f.Close()
 	}
 }

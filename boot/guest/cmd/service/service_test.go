@@ -7,15 +7,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/google/go-cmp/cmp"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"golang.org/x/sys/unix"
 )
 
 func TestParse(t *testing.T) {
@@ -164,5 +167,129 @@ func TestWatchTellsOnce(t *testing.T) {
 	}
 	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+// The shim opens each log for writing. Of a FIFO that waits until it has a
+// reader; with O_NONBLOCK it fails with ENXIO instead, which shows here what
+// would have to wait.
+func opens(file string) error {
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// listen is a logging daemon that has not begun to read.
+func listen(t *testing.T, socket string) *net.UnixConn {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// takeLog is what a daemon does with one datagram.
+func takeLog(t *testing.T, conn *net.UnixConn) (source string, log *os.File) {
+	t.Helper()
+	name, rights := make([]byte, 100), make([]byte, 100)
+	n, rn, _, _, err := conn.ReadMsgUnix(name, rights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:rn])
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("%d messages, %v", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatalf("%v, %v", fds, err)
+	}
+	log = os.NewFile(uintptr(fds[0]), string(name[:n]))
+	t.Cleanup(func() { log.Close() })
+	return string(name[:n]), log
+}
+
+// A logging daemon has the FIFOs before the shim opens them, and the shim never
+// waits, whenever the daemon comes to read.
+func TestLogsOfDaemon(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "run", "socket")
+	if err := os.Mkdir(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	daemon := listen(t, socket)
+	for range 2 { // a start and a restart
+		logs, problems := makeLogs("web", socket, filepath.Join(dir, "log"))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if want := (cio.Config{Stdout: filepath.Join(dir, "run/web.out.log"), Stderr: filepath.Join(dir, "run/web.log")}); logs.Config() != want {
+			t.Errorf("%+v", logs.Config())
+		}
+		for _, file := range []string{logs.stdout, logs.stderr} {
+			if err := opens(file); err != nil {
+				t.Errorf("the shim would wait: %v", err)
+			}
+		}
+		shim, err := os.OpenFile(logs.stdout, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs.release()
+		if _, err := shim.WriteString("said\n"); err != nil {
+			t.Error(err)
+		}
+		shim.Close()
+		for _, want := range []struct{ source, text string }{{"web.out", "said\n"}, {"web", ""}} {
+			source, log := takeLog(t, daemon)
+			text, err := io.ReadAll(log)
+			if err != nil || source != want.source || string(text) != want.text {
+				t.Errorf("%s: %q, %v", source, text, err)
+			}
+			log.Close()
+		}
+		if err := opens(logs.stdout); !errors.Is(err, unix.ENXIO) { // this test can fail
+			t.Errorf("nobody reads, and got %v", err)
+		}
+	}
+}
+
+// What the daemon does not take goes to files, and no service waits for it.
+func TestLogsOfDeafDaemon(t *testing.T) {
+	for name, daemon := range map[string]func(t *testing.T, socket string){
+		"dead": func(t *testing.T, socket string) { listen(t, socket).Close() },
+		"none": func(*testing.T, string) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			socket := filepath.Join(dir, "socket")
+			daemon(t, socket)
+			logs, problems := makeLogs("web", socket, filepath.Join(dir, "log"))
+			defer logs.release()
+			if _, err := os.Lstat(socket); (err == nil) != (len(problems) == 2) {
+				t.Errorf("%v", problems)
+			}
+			for _, file := range []string{logs.stdout, logs.stderr} {
+				info, err := os.Stat(file)
+				if err != nil || !info.Mode().IsRegular() || filepath.Dir(file) != filepath.Join(dir, "log") {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, "*.log")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+	nowhere := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(nowhere, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logs, problems := makeLogs("web", filepath.Join(nowhere, "socket"), filepath.Join(nowhere, "log"))
+	if len(problems) != 2 || logs.stdout != os.DevNull || logs.stderr != os.DevNull {
+		t.Errorf("%+v, %v", logs, problems)
 	}
 }
