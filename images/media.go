@@ -27,7 +27,7 @@ const (
 	RawEFI         Format = "raw-efi"         // disk with a GPT and systemd-boot
 	QcowBIOS       Format = "qcow2-bios"      // the same disks for QEMU
 	QcowEFI        Format = "qcow2-efi"
-	Netboot        Format = "netboot" // folder for a TFTP server, with a script for iPXE
+	Netboot        Format = "netboot" // folder for a TFTP server: iPXE with a script, on arm64 UEFI and GRUB
 )
 
 // Media is an image in a form that a machine boots from. Which of the fields
@@ -66,7 +66,8 @@ type formatRow struct {
 	archs  []string
 	make   func(m *mastering) error
 
-	attributes bool // can hold extended attributes
+	attributes bool     // can hold extended attributes
+	loader     []string // architectures for which it has a boot loader of the component
 }
 
 var bothArchs = []string{"amd64", "arm64"}
@@ -74,16 +75,16 @@ var bothArchs = []string{"amd64", "arm64"}
 // formats is the table of formats, in the order in which they are shown.
 func formats() []formatRow {
 	return []formatRow{
-		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false},
-		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true},
-		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true},
-		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false},
-		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI, false},
-		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS, false},
-		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI, false},
-		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS, false},
-		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI, false},
-		{Netboot, "folder for TFTP with a script for iPXE", nil, bothArchs, (*mastering).netboot, false},
+		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false, nil},
+		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true, nil},
+		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true, nil},
+		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false, nil},
+		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI, false, bothArchs},
+		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS, false, nil},
+		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI, false, bothArchs},
+		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS, false, nil},
+		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI, false, bothArchs},
+		{Netboot, "folder for TFTP, for iPXE or on arm64 UEFI and GRUB", nil, bothArchs, (*mastering).netboot, false, []string{"arm64"}},
 	}
 }
 
@@ -129,6 +130,7 @@ type mastering struct {
 	ctx     context.Context
 	b       *Builder
 	image   *Image
+	loader  *component // nil: the medium has none of ours
 	cmdline Cmdline
 	dir     string // locked, empty, ours
 	media   *Media
@@ -136,7 +138,8 @@ type mastering struct {
 
 // Media makes a medium of an image, or finds it in the cache. The kernel is
 // told cmdline; empty: the image's own. It needs neither root nor a loop
-// device, only Debian's tools, see [Tools].
+// device, only Debian's tools, see [Tools], and for some formats a component,
+// see [Format.NeedsLoader].
 func (b *Builder) Media(ctx context.Context, im *Image, format Format, cmdline string) (*Media, error) {
 	if cmdline == "" {
 		cmdline = im.Cmdline
@@ -159,7 +162,13 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 	if format == KernelInitrd {
 		return plainMedia(im, cmdline), nil
 	}
-	key, err := mediaKey(im, format, cmdline)
+	var loader *component
+	if format.NeedsLoader(im.Arch) {
+		if loader, err = b.loader(ctx, im.Arch); err != nil {
+			return nil, err
+		}
+	}
+	key, err := mediaKey(im, format, cmdline, loader)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +177,7 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 			return err
 		}
 		b.say("%s: making %s", im.Name, format)
-		m := &mastering{ctx: ctx, b: b, image: im, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
+		m := &mastering{ctx: ctx, b: b, image: im, loader: loader, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
 		if err := row.make(m); err != nil {
 			return err
 		}
@@ -189,8 +198,12 @@ func plainMedia(im *Image, cmdline Cmdline) *Media {
 	}
 }
 
-func mediaKey(im *Image, format Format, cmdline Cmdline) (string, error) {
-	raw, err := json.Marshal([]string{builderVersion, "media", string(format), im.Arch, im.Digest, cmdline.String()})
+func mediaKey(im *Image, format Format, cmdline Cmdline, loader *component) (string, error) {
+	parts := []string{builderVersion, "media", string(format), im.Arch, im.Digest, cmdline.String()}
+	if loader != nil {
+		parts = append(parts, loader.digest)
+	}
+	raw, err := json.Marshal(parts)
 	return fmt.Sprintf("%x", sha256.Sum256(raw)), err
 }
 
