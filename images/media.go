@@ -18,7 +18,9 @@ type Format string
 
 // The formats. Those with a boot loader hold the command line themselves.
 const (
-	KernelInitrd   Format = "kernel+initrd"   // handed to QEMU, the fastest way in
+	KernelInitrd   Format = "kernel+initrd"      // handed to QEMU, the fastest way in
+	KernelGzip     Format = "kernel+initrd-gzip" // the same, packed: smaller, and the guest has to unpack it
+	KernelZstd     Format = "kernel+initrd-zstd"
 	KernelSquashfs Format = "kernel+squashfs" // the root is a read-only disk; a small initramfs finds it
 	Tar            Format = "tar"             // the root and boot/ as an archive; not bootable
 	ISOBIOS        Format = "iso-bios"        // CD with isolinux
@@ -76,6 +78,8 @@ var bothArchs = []string{"amd64", "arm64"}
 func formats() []formatRow {
 	return []formatRow{
 		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false, nil},
+		{KernelGzip, "the same with the initramfs packed with gzip", nil, bothArchs, (*mastering).kernelGzip, false, nil},
+		{KernelZstd, "the same, packed with zstd", nil, bothArchs, (*mastering).kernelZstd, false, nil},
 		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true, nil},
 		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true, nil},
 		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false, nil},
@@ -343,12 +347,15 @@ func export(dir, name string, files []exported) (paths []string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := sweepDirs(dir, exportPrefix); err != nil {
+		return nil, err
+	}
 	// All are complete in a folder of their own before the first gets its name.
-	tmp, err := os.MkdirTemp(dir, ".seatrial-export-*")
+	tmp, lock, err := exportDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp), lock.Close()) }()
 	for _, f := range files {
 		r, err := f.open()
 		if err != nil {
@@ -370,6 +377,24 @@ func export(dir, name string, files []exported) (paths []string, err error) {
 		paths = append(paths, to)
 	}
 	return paths, nil
+}
+
+const exportPrefix = ".seatrial-export-"
+
+// exportDir makes a locked folder in another one. The lock goes with the
+// process: what a killed one left is removed by the next that writes there.
+func exportDir(in string) (string, *os.File, error) {
+	for {
+		dir, err := os.MkdirTemp(in, exportPrefix)
+		if err != nil {
+			return "", nil, err
+		}
+		if lock := tryLockDir(dir); lock != nil && still(lock, dir) {
+			return dir, lock, nil
+		} else if lock != nil { // swept between the two calls
+			lock.Close()
+		}
+	}
 }
 
 // root is the image's root, with the contents left in the initramfs; the
