@@ -31,6 +31,9 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 		if !format.Supports(im.Arch) {
 			Skip("there is no BIOS on " + im.Arch)
 		}
+		if format == images.Netboot && im.Arch == "arm64" { // UEFI loads GRUB, not iPXE
+			trace, other = `ommand line: BOOT_IMAGE=/kernel`, `EFI stub: Loaded initrd`
+		}
 		vm := trial.BootReady(ctx, im, fromMedium(trial.Media(ctx, im, format)))
 		Expect(vm).To(suite.Print(trace))
 		Expect(vm).NotTo(suite.Print(other))
@@ -40,7 +43,10 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`))
 		Expect(vm.PowerOff(ctx)).To(Succeed())
 	},
-		Entry("kernel+squashfs", mediumTime, images.KernelSquashfs, `Command line: .*root=/dev/vda`, `EFI v`),
+		Entry("kernel+squashfs", mediumTime, images.KernelSquashfs, `ommand line: .*root=/dev/vda`, `EFI v`),
+		// The size of the initramfs in memory tells that it is the packed one.
+		Entry("kernel+initrd-gzip", mediumTime, images.KernelGzip, `Freeing initrd memory: [1-4]\d{4}K`, `Freeing initrd memory: [5-9]\d{4}K`),
+		Entry("kernel+initrd-zstd", mediumTime, images.KernelZstd, `Freeing initrd memory: [1-4]\d{4}K`, `Freeing initrd memory: [5-9]\d{4}K`),
 		Entry("iso-bios", mediumTime, images.ISOBIOS, `Command line: BOOT_IMAGE=/kernel`, `EFI v`),
 		Entry("iso-efi", mediumTime, images.ISOEFI, `EFI stub: Loaded initrd`, `BOOT_IMAGE=`),
 		Entry("raw-bios", mediumTime, images.RawBIOS, `Command line: BOOT_IMAGE=/kernel`, `EFI v`),

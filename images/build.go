@@ -304,8 +304,11 @@ func clearDir(dir string) error {
 }
 
 // sweep removes the folders of builds that were killed: nobody has their lock.
-func (b *Builder) sweep() error {
-	old, err := filepath.Glob(filepath.Join(escapeGlob(b.Dir), workPrefix+"*"))
+func (b *Builder) sweep() error { return sweepDirs(b.Dir, workPrefix) }
+
+// sweepDirs removes the folders with a prefix that nobody has locked.
+func sweepDirs(in, prefix string) error {
+	old, err := filepath.Glob(filepath.Join(escapeGlob(in), prefix+"*"))
 	if err != nil {
 		return err
 	}

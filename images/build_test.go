@@ -50,13 +50,16 @@ files:
 
 const webLabel = `{"net": "host", "readonly": false, "binds": ["/dev:/dev"], "capabilities": ["CAP_NET_BIND_SERVICE"], "runtime": {"mkdir": ["/run/web"], "mounts": [{"type": "tmpfs", "destination": "/run/x"}]}}`
 
-func stock(t testing.TB) shelf {
+func stock(t testing.TB) shelf { return stockFor(t, "amd64") }
+
+func stockFor(t testing.TB, arch string) shelf {
 	shell := layer{folder("bin", 0o755), program("bin/sh", "#!shell"), file("etc/hostname", "builder")}
 	return shelf{
-		"test/kernel": kernelImage(t, "amd64"),
-		"test/init":   image(t, "amd64", v1.Config{}, layer{program("init", "PID 1"), hardlink("sbin/init", "init"), symlink("sbin/poweroff", "init")}),
-		"test/shell":  image(t, "amd64", v1.Config{Cmd: []string{"/bin/sh"}}, shell),
-		"test/web": image(t, "amd64", v1.Config{
+		"test/kernel":  kernelImage(t, arch),
+		"seatrial/efi": image(t, arch, v1.Config{}, layer{file(DiskLoader, "systemd-boot of "+arch), file(NetLoader, "GRUB of "+arch)}),
+		"test/init":    image(t, arch, v1.Config{}, layer{program("init", "PID 1"), hardlink("sbin/init", "init"), symlink("sbin/poweroff", "init")}),
+		"test/shell":   image(t, arch, v1.Config{Cmd: []string{"/bin/sh"}}, shell),
+		"test/web": image(t, arch, v1.Config{
 			Entrypoint: []string{"/bin/httpd"}, Cmd: []string{"-f"}, Env: []string{"A=0", "B=2"}, WorkingDir: "/www",
 			Labels: map[string]string{label: webLabel},
 		}, layer{program("bin/httpd", "httpd"), file("www/index.html", "hello")}),

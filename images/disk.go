@@ -72,14 +72,11 @@ func fatSize(files []fatFile) (int64, error) {
 // esp makes an EFI system partition: systemd-boot under the name the firmware
 // looks for, and one entry for the kernel, which is its own EFI program.
 func (m *mastering) esp(name string) error {
-	loader, as := efiFolder+"systemd-bootx64.efi", "BOOTX64.EFI"
+	as := "BOOTX64.EFI"
 	if m.image.Arch == "arm64" {
-		loader, as = efiFolder+"systemd-bootaa64.efi", "BOOTAA64.EFI"
+		as = "BOOTAA64.EFI"
 	}
-	if (Tool{Name: loader}).Find() == "" {
-		return fmt.Errorf("%s is missing: install systemd-boot-efi of %s", loader, m.image.Arch)
-	}
-	if err := m.packedInitrd("initrd.img"); err != nil {
+	if err := errors.Join(m.bootLoader(DiskLoader, "loader.efi"), m.packedInitrd("initrd.img")); err != nil {
 		return err
 	}
 	entry := fmt.Sprintf("title seatrial\nlinux /kernel\ninitrd /initrd.img\noptions %s\n", m.cmdline)
@@ -87,7 +84,7 @@ func (m *mastering) esp(name string) error {
 		return err
 	}
 	return m.fat(name, []string{"EFI", "EFI/BOOT", "loader", "loader/entries"}, []fatFile{
-		{loader, "EFI/BOOT/" + as},
+		{m.path("loader.efi"), "EFI/BOOT/" + as},
 		{m.path("loader.conf"), "loader/loader.conf"},
 		{m.path("entry.conf"), "loader/entries/seatrial.conf"},
 		{m.image.KernelPath, "kernel"},

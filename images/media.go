@@ -18,7 +18,9 @@ type Format string
 
 // The formats. Those with a boot loader hold the command line themselves.
 const (
-	KernelInitrd   Format = "kernel+initrd"   // handed to QEMU, the fastest way in
+	KernelInitrd   Format = "kernel+initrd"      // handed to QEMU, the fastest way in
+	KernelGzip     Format = "kernel+initrd-gzip" // the same, packed: smaller, and the guest has to unpack it
+	KernelZstd     Format = "kernel+initrd-zstd"
 	KernelSquashfs Format = "kernel+squashfs" // the root is a read-only disk; a small initramfs finds it
 	Tar            Format = "tar"             // the root and boot/ as an archive; not bootable
 	ISOBIOS        Format = "iso-bios"        // CD with isolinux
@@ -27,7 +29,7 @@ const (
 	RawEFI         Format = "raw-efi"         // disk with a GPT and systemd-boot
 	QcowBIOS       Format = "qcow2-bios"      // the same disks for QEMU
 	QcowEFI        Format = "qcow2-efi"
-	Netboot        Format = "netboot" // folder for a TFTP server, with a script for iPXE
+	Netboot        Format = "netboot" // folder for a TFTP server: iPXE with a script, on arm64 UEFI and GRUB
 )
 
 // Media is an image in a form that a machine boots from. Which of the fields
@@ -66,7 +68,8 @@ type formatRow struct {
 	archs  []string
 	make   func(m *mastering) error
 
-	attributes bool // can hold extended attributes
+	attributes bool     // can hold extended attributes
+	loader     []string // architectures for which it has a boot loader of the component
 }
 
 var bothArchs = []string{"amd64", "arm64"}
@@ -74,16 +77,18 @@ var bothArchs = []string{"amd64", "arm64"}
 // formats is the table of formats, in the order in which they are shown.
 func formats() []formatRow {
 	return []formatRow{
-		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false},
-		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true},
-		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true},
-		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false},
-		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI, false},
-		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS, false},
-		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI, false},
-		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS, false},
-		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI, false},
-		{Netboot, "folder for TFTP with a script for iPXE", nil, bothArchs, (*mastering).netboot, false},
+		{KernelInitrd, "kernel, initramfs and command line, as files", nil, bothArchs, nil, false, nil},
+		{KernelGzip, "the same with the initramfs packed with gzip", nil, bothArchs, (*mastering).kernelGzip, false, nil},
+		{KernelZstd, "the same, packed with zstd", nil, bothArchs, (*mastering).kernelZstd, false, nil},
+		{KernelSquashfs, "kernel, small initramfs, squashfs root and command line, as files", []string{"sqfstar"}, bothArchs, (*mastering).squashfs, true, nil},
+		{Tar, "the root as an archive, with the kernel in boot/", nil, bothArchs, (*mastering).tar, true, nil},
+		{ISOBIOS, "CD for BIOS (isolinux)", []string{"xorriso", isolinuxBin, isolinuxHybrid, ldlinux}, []string{"amd64"}, (*mastering).isoBIOS, false, nil},
+		{ISOEFI, "CD for UEFI (systemd-boot)", []string{"xorriso", "mkfs.fat", "mcopy", "mmd"}, bothArchs, (*mastering).isoEFI, false, bothArchs},
+		{RawBIOS, "disk for BIOS (MBR, syslinux)", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR}, []string{"amd64"}, (*mastering).rawBIOS, false, nil},
+		{RawEFI, "disk for UEFI (GPT, systemd-boot)", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk"}, bothArchs, (*mastering).rawEFI, false, bothArchs},
+		{QcowBIOS, "raw-bios as qcow2", []string{"mkfs.fat", "mcopy", "sfdisk", "syslinux", syslinuxMBR, "qemu-img"}, []string{"amd64"}, (*mastering).qcowBIOS, false, nil},
+		{QcowEFI, "raw-efi as qcow2", []string{"mkfs.fat", "mcopy", "mmd", "sfdisk", "qemu-img"}, bothArchs, (*mastering).qcowEFI, false, bothArchs},
+		{Netboot, "folder for TFTP, for iPXE or on arm64 UEFI and GRUB", nil, bothArchs, (*mastering).netboot, false, []string{"arm64"}},
 	}
 }
 
@@ -129,6 +134,7 @@ type mastering struct {
 	ctx     context.Context
 	b       *Builder
 	image   *Image
+	loader  *component // nil: the medium has none of ours
 	cmdline Cmdline
 	dir     string // locked, empty, ours
 	media   *Media
@@ -136,7 +142,8 @@ type mastering struct {
 
 // Media makes a medium of an image, or finds it in the cache. The kernel is
 // told cmdline; empty: the image's own. It needs neither root nor a loop
-// device, only Debian's tools, see [Tools].
+// device, only Debian's tools, see [Tools], and for some formats a component,
+// see [Format.NeedsLoader].
 func (b *Builder) Media(ctx context.Context, im *Image, format Format, cmdline string) (*Media, error) {
 	if cmdline == "" {
 		cmdline = im.Cmdline
@@ -159,7 +166,13 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 	if format == KernelInitrd {
 		return plainMedia(im, cmdline), nil
 	}
-	key, err := mediaKey(im, format, cmdline)
+	var loader *component
+	if format.NeedsLoader(im.Arch) {
+		if loader, err = b.loader(ctx, im.Arch); err != nil {
+			return nil, err
+		}
+	}
+	key, err := mediaKey(im, format, cmdline, loader)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +181,7 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 			return err
 		}
 		b.say("%s: making %s", im.Name, format)
-		m := &mastering{ctx: ctx, b: b, image: im, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
+		m := &mastering{ctx: ctx, b: b, image: im, loader: loader, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
 		if err := row.make(m); err != nil {
 			return err
 		}
@@ -189,8 +202,12 @@ func plainMedia(im *Image, cmdline Cmdline) *Media {
 	}
 }
 
-func mediaKey(im *Image, format Format, cmdline Cmdline) (string, error) {
-	raw, err := json.Marshal([]string{builderVersion, "media", string(format), im.Arch, im.Digest, cmdline.String()})
+func mediaKey(im *Image, format Format, cmdline Cmdline, loader *component) (string, error) {
+	parts := []string{builderVersion, "media", string(format), im.Arch, im.Digest, cmdline.String()}
+	if loader != nil {
+		parts = append(parts, loader.digest)
+	}
+	raw, err := json.Marshal(parts)
 	return fmt.Sprintf("%x", sha256.Sum256(raw)), err
 }
 
@@ -330,12 +347,15 @@ func export(dir, name string, files []exported) (paths []string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := sweepDirs(dir, exportPrefix); err != nil {
+		return nil, err
+	}
 	// All are complete in a folder of their own before the first gets its name.
-	tmp, err := os.MkdirTemp(dir, ".seatrial-export-*")
+	tmp, lock, err := exportDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp), lock.Close()) }()
 	for _, f := range files {
 		r, err := f.open()
 		if err != nil {
@@ -357,6 +377,24 @@ func export(dir, name string, files []exported) (paths []string, err error) {
 		paths = append(paths, to)
 	}
 	return paths, nil
+}
+
+const exportPrefix = ".seatrial-export-"
+
+// exportDir makes a locked folder in another one. The lock goes with the
+// process: what a killed one left is removed by the next that writes there.
+func exportDir(in string) (string, *os.File, error) {
+	for {
+		dir, err := os.MkdirTemp(in, exportPrefix)
+		if err != nil {
+			return "", nil, err
+		}
+		if lock := tryLockDir(dir); lock != nil && still(lock, dir) {
+			return dir, lock, nil
+		} else if lock != nil { // swept between the two calls
+			lock.Close()
+		}
+	}
 }
 
 // root is the image's root, with the contents left in the initramfs; the

@@ -4,15 +4,21 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // needTools skips a format whose tools this host does not have.
@@ -30,46 +36,162 @@ func needTools(t *testing.T, f Format) {
 // The same image gives the same medium, in any folder, under any umask, time
 // zone, locale and clock; another command line gives another one.
 func TestMediaReproducible(t *testing.T) {
-	for _, f := range Formats() {
-		t.Run(string(f), func(t *testing.T) {
-			needTools(t, f)
-			make := func(dir, cmdline string) *Media {
-				t.Helper()
-				b := &Builder{Source: stock(t), Arch: "amd64", Dir: dir}
-				im, err := b.Build(t.Context(), spec(t, machine))
-				if err != nil {
-					t.Fatal(err)
+	for _, arch := range bothArchs {
+		for _, f := range Formats() {
+			t.Run(string(f)+" "+arch, func(t *testing.T) {
+				if !f.Supports(arch) {
+					t.Skip("no BIOS")
 				}
-				m, err := b.Media(t.Context(), im, f, cmdline)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return m
+				needTools(t, f)
+				reproducible(t, f, arch)
+			})
+		}
+	}
+}
+
+func reproducible(t *testing.T, f Format, arch string) {
+	make := func(dir, cmdline string) *Media {
+		t.Helper()
+		b := &Builder{Source: stockFor(t, arch), Arch: arch, Dir: dir}
+		im, err := b.Build(t.Context(), spec(t, machine))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := b.Media(t.Context(), im, f, cmdline)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	first := make(t.TempDir(), "")
+	t.Setenv("TZ", "Asia/Kathmandu")
+	t.Setenv("LC_ALL", "de_DE.UTF-8")
+	t.Setenv("SOURCE_DATE_EPOCH", "1")
+	row, err := f.row()
+	if err != nil {
+		t.Fatal(err)
+	}
+	moveClock(t, row.tools)
+	old := syscall.Umask(0o077)
+	second := make(t.TempDir(), "")
+	syscall.Umask(old)
+	if first.Digest != second.Digest {
+		t.Errorf("%s and %s", first.Digest, second.Digest)
+	}
+	if len(first.files) == 0 {
+		t.Error("no files")
+	}
+	for i, file := range first.files {
+		a, errA := os.ReadFile(file.path)
+		b, errB := os.ReadFile(second.files[i].path)
+		if err := errors.Join(errA, errB); err != nil || len(a) == 0 || !bytes.Equal(a, b) {
+			t.Errorf("%s: %d and %d bytes, %v", file.Name, len(a), len(b), err)
+		}
+	}
+	if other := make(t.TempDir(), "console=ttyS0 x=1"); f != KernelInitrd && other.Digest == first.Digest {
+		t.Error("another command line, and the same digest")
+	}
+}
+
+// moveClock lets the tools see another year, by Debian's faketime. Our own
+// code is compiled without libc and cannot be deceived so; it asks for the time
+// only to say how long something took, and to mark what is used in the cache.
+func moveClock(t *testing.T, tools []string) {
+	t.Helper()
+	fake, err := exec.LookPath("faketime")
+	if err != nil {
+		t.Log("the clock of the tools stays: apt-get install faketime")
+		return
+	}
+	dir := t.TempDir()
+	for _, name := range tools {
+		if filepath.IsAbs(name) {
+			continue
+		}
+		script := fmt.Sprintf("#!/bin/sh\nexec %s -f +400d %s \"$@\"\n", fake, Tool{Name: name}.Find())
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// The clock of the tools is really moved: what faketime does not know of is not.
+func TestMoveClock(t *testing.T) {
+	if _, err := exec.LookPath("faketime"); err != nil {
+		t.Skip(err)
+	}
+	moveClock(t, []string{"date"})
+	said, err := exec.Command(Tool{Name: "date"}.Find(), "+%s").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(said)), 10, 64)
+	if moved := time.Until(time.Unix(seconds, 0)); err != nil || moved < 399*24*time.Hour {
+		t.Errorf("moved by %s, %v", moved, err)
+	}
+}
+
+// A medium for UEFI holds the loader of the component, whatever the host has,
+// and another one makes another medium.
+func TestMediaLoader(t *testing.T) {
+	needTools(t, RawEFI)
+	for _, arch := range bothArchs {
+		shelf := stockFor(t, arch)
+		b := &Builder{Source: shelf, Arch: arch, Dir: t.TempDir()}
+		im, err := b.Build(t.Context(), spec(t, machine))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := b.Media(t.Context(), im, RawEFI, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(first.Disk)
+		if err != nil || !bytes.Contains(raw, []byte("systemd-boot of "+arch)) {
+			t.Errorf("%s: the loader is not on the disk: %v", arch, err)
+		}
+		shelf["seatrial/efi"] = image(t, arch, v1.Config{}, layer{file(DiskLoader, "another")})
+		if second, err := b.Media(t.Context(), im, RawEFI, ""); err != nil || second.Digest == first.Digest {
+			t.Errorf("%s: another loader, and the same medium: %v", arch, err)
+		}
+		shelf["seatrial/efi"] = image(t, arch, v1.Config{}, layer{file("x", "")})
+		if _, err := b.Media(t.Context(), im, RawEFI, ""); err == nil || !strings.Contains(err.Error(), "image seatrial/efi has no file boot/systemd-boot.efi") {
+			t.Errorf("%s: got %v", arch, err)
+		}
+		delete(shelf, "seatrial/efi")
+		for f, needs := range map[Format]bool{RawEFI: true, Tar: false, Netboot: arch == "arm64"} {
+			if _, err := b.Media(t.Context(), im, f, ""); errors.Is(err, ErrNotFound) != needs || f.NeedsLoader(arch) != needs {
+				t.Errorf("%s for %s without loader: %v", f, arch, err)
 			}
-			first := make(t.TempDir(), "")
-			t.Setenv("TZ", "Asia/Kathmandu")
-			t.Setenv("LC_ALL", "de_DE.UTF-8")
-			t.Setenv("SOURCE_DATE_EPOCH", "1")
-			old := syscall.Umask(0o077)
-			second := make(t.TempDir(), "")
-			syscall.Umask(old)
-			if first.Digest != second.Digest {
-				t.Errorf("%s and %s", first.Digest, second.Digest)
-			}
-			if len(first.files) == 0 {
-				t.Error("no files")
-			}
-			for i, file := range first.files {
-				a, errA := os.ReadFile(file.path)
-				b, errB := os.ReadFile(second.files[i].path)
-				if err := errors.Join(errA, errB); err != nil || len(a) == 0 || !bytes.Equal(a, b) {
-					t.Errorf("%s: %d and %d bytes, %v", file.Name, len(a), len(b), err)
-				}
-			}
-			if other := make(t.TempDir(), "console=ttyS0 x=1"); f != KernelInitrd && other.Digest == first.Digest {
-				t.Error("another command line, and the same digest")
-			}
-		})
+		}
+	}
+}
+
+// On arm64 the firmware loads GRUB, and that the rest.
+func TestNetbootGRUB(t *testing.T) {
+	b := &Builder{Source: stockFor(t, "arm64"), Arch: "arm64", Dir: t.TempDir()}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Media(t.Context(), im, Netboot, "console=ttyAMA0 a=$b;c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		m.Bootfile: "GRUB of arm64", "kernel": "bzImage of arm64",
+		"grub/grub.cfg": "linux /kernel 'console=ttyAMA0' 'a=$b;c'\ninitrd /initrd.img\nboot\n",
+	} {
+		if got, err := os.ReadFile(filepath.Join(m.TFTP, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if !m.UEFI {
+		t.Error("there is no other firmware on arm64")
+	}
+	if _, err := b.Media(t.Context(), im, Netboot, `dyndbg="file a +p"`); err == nil || !strings.Contains(err.Error(), `GRUB would hand dyndbg="file a +p" to the kernel with its quotes escaped`) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -129,7 +251,7 @@ func TestMediaFailure(t *testing.T) {
 }
 
 // All formats may be written into one folder: only the kernel, which is the
-// same, has one name in several of them.
+// same, and the command line without root= have one name in several of them.
 func TestExportNames(t *testing.T) {
 	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
 	im, err := b.Build(t.Context(), spec(t, machine))
@@ -154,7 +276,7 @@ func TestExportNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range paths {
-			if first, twice := writer[p]; twice && filepath.Base(p) != "x-kernel" {
+			if first, twice := writer[p]; twice && !slices.Contains([]string{"x-kernel", "x-cmdline"}, filepath.Base(p)) {
 				t.Errorf("%s is written by %s and by %s", filepath.Base(p), first, f)
 			}
 			writer[p] = f
@@ -162,6 +284,36 @@ func TestExportNames(t *testing.T) {
 	}
 	if len(writer) < 7 {
 		t.Errorf("only %d files", len(writer))
+	}
+}
+
+// What a killed export left goes with the next one; what a live one has stays.
+func TestKilledExport(t *testing.T) {
+	im := build(t, t.TempDir(), machine)
+	out := t.TempDir()
+	left, lock, err := exportDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(left, "m-initrd.img")
+	if err := os.WriteFile(half, []byte("half"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.Export(out, "m"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(half); err != nil {
+		t.Errorf("a live export lost its files: %v", err)
+	}
+	if err := lock.Close(); err != nil { // as the kernel does when it dies
+		t.Fatal(err)
+	}
+	if _, err := im.Export(out, "m"); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v", entries, err)
 	}
 }
 

@@ -7,15 +7,20 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
 
-// netboot is a folder for a TFTP server: kernel, initramfs and the script that
-// tells iPXE to load them.
+// netboot is a folder for a TFTP server: kernel, initramfs and what loads them.
+// On amd64 that is iPXE, which is in the network card that QEMU emulates; on
+// arm64 nothing is, so the firmware loads GRUB first.
 func (m *mastering) netboot() error {
 	const dir = "tftp"
 	if err := os.Mkdir(m.path(dir), 0o755); err != nil {
 		return err
+	}
+	if m.image.Arch == "arm64" {
+		return m.netbootGRUB(dir)
 	}
 	// The kernel finds the initramfs by this name where the firmware is UEFI.
 	script := fmt.Sprintf("#!ipxe\nkernel kernel initrd=initrd.img %s\ninitrd initrd.img\nboot\n", m.cmdline)
@@ -24,6 +29,28 @@ func (m *mastering) netboot() error {
 	}
 	m.media.TFTP, m.media.Bootfile = dir, "boot.ipxe"
 	for _, name := range []string{"boot.ipxe", "kernel", "initrd.img"} {
+		m.add(dir+"/"+name, "-netboot/"+name)
+	}
+	return nil
+}
+
+// netbootGRUB is netboot for UEFI. Debian's grubnet looks for its configuration
+// in grub/, on the server that it came from.
+func (m *mastering) netbootGRUB(dir string) error {
+	var words []string
+	for _, w := range m.cmdline {
+		if strings.ContainsAny(w, "\"'\\") {
+			return fmt.Errorf("GRUB would hand %s to the kernel with its quotes escaped: leave that word out, or boot from another medium", w)
+		}
+		words = append(words, "'"+w+"'") // against GRUB's own $, ; and {
+	}
+	config := fmt.Sprintf("linux /kernel %s\ninitrd /initrd.img\nboot\n", strings.Join(words, " "))
+	if err := errors.Join(os.Mkdir(m.path(dir+"/grub"), 0o755), m.text(dir+"/grub/grub.cfg", config), m.bootLoader(NetLoader, dir+"/boot.efi"),
+		m.copyFile(m.image.KernelPath, dir+"/kernel"), m.packedInitrd(dir+"/initrd.img")); err != nil {
+		return err
+	}
+	m.media.TFTP, m.media.Bootfile, m.media.UEFI = dir, "boot.efi", true
+	for _, name := range []string{"boot.efi", "grub/grub.cfg", "kernel", "initrd.img"} {
 		m.add(dir+"/"+name, "-netboot/"+name)
 	}
 	return nil

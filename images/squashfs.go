@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // squashfs is the root as a read-only disk. Kernels of distributions have the
@@ -97,28 +94,4 @@ func loaderRoot(root *tree) (*tree, error) {
 		}
 		return small.put(path.Join("lib/modules", rest), e.inode)
 	})
-}
-
-// packedInitrd writes the image's initramfs compressed, for firmware and boot
-// loaders, which read slowly; the microcode before it stays as it is, since
-// the kernel looks for it before it can decompress anything.
-func (m *mastering) packedInitrd(name string) (err error) {
-	in, err := os.Open(m.image.InitrdPath)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	_, err = create(m.ctx, m.path(name), func(w io.Writer) error {
-		if _, err := io.CopyN(w, in, m.image.UcodeSize); err != nil {
-			return err
-		}
-		// One worker: the result must not depend on how many there are.
-		z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(z, in)
-		return errors.Join(err, z.Close())
-	})
-	return err
 }

@@ -27,7 +27,6 @@ const (
 	isolinuxHybrid = "/usr/lib/ISOLINUX/isohdpfx.bin"
 	ldlinux        = "/usr/lib/syslinux/modules/bios/ldlinux.c32"
 	syslinuxMBR    = "/usr/lib/syslinux/mbr/mbr.bin"
-	efiFolder      = "/usr/lib/systemd/boot/efi/"
 )
 
 // Tools are all tools for media.
@@ -45,7 +44,6 @@ func Tools() []Tool {
 		{"syslinux", "syslinux", "disks for BIOS"},
 		{syslinuxMBR, "syslinux-common", "disks for BIOS"},
 		{"qemu-img", "qemu-utils", "qcow2 disks"},
-		{efiFolder + "systemd-bootx64.efi", "systemd-boot-efi", "UEFI media"},
 	}
 }
 

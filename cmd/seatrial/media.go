@@ -46,12 +46,17 @@ func formats(names []string, arch string) ([]images.Format, error) {
 
 // media makes media of an image.
 func (o *options) media(ctx context.Context, im *images.Image, list []images.Format, d *display) ([]*images.Media, error) {
-	cache, err := o.cacheDir()
+	if slices.ContainsFunc(list, func(f images.Format) bool { return f.NeedsLoader(im.Arch) }) {
+		if _, err := o.components(ctx, []string{images.LoaderName}, d); err != nil {
+			return nil, err
+		}
+	}
+	cache, store, err := o.openStore()
 	if err != nil {
 		return nil, err
 	}
 	b := &images.Builder{
-		Arch: o.arch, Dir: filepath.Join(cache, "images"),
+		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
 		Progress: func(step string) { d.set("image "+im.Name, step) },
 	}
 	defer d.drop("image " + im.Name)

@@ -70,6 +70,7 @@ func recipes() []recipe {
 		{name: "web", debs: busybox, make: makeWeb, config: v1.Config{
 			Cmd: []string{"/bin/httpd", "-f", "-p", "80", "-h", "/www"}, Env: searchPath,
 			Labels: setup(`{"capabilities": ["CAP_NET_BIND_SERVICE"], "net": "host", "readonly": true}`)}},
+		efiRecipe(),
 		formatRecipe(),
 		mountRecipe(),
 		{name: "sysctl", debs: busybox, make: makeSysctl, config: v1.Config{
