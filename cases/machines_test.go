@@ -3,6 +3,7 @@ package cases
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -219,4 +220,26 @@ var _ = Describe("machines on one network", func() {
 		Expect(answers).To(Equal(5))
 		Expect(shortest).To(BeNumerically("<", 300*time.Millisecond))
 	}, SpecTimeout(10*time.Minute))
+})
+
+var _ = Describe("a machine's TPM", func() {
+	It("is there if it was given one, and keeps what it holds", func(ctx SpecContext) {
+		state := filepath.Join(GinkgoT().TempDir(), "tpm")
+		im := build(ctx, "small.yml", withTools)
+		version := []string{"cat", "/sys/class/tpm/tpm0/tpm_version_major"}
+		pcr := func(vm *harness.Machine) string { return run(ctx, vm, "cat", "/sys/class/tpm/tpm0/pcr-sha256/0") }
+		vm := trial.Fork(ctx, im, func(p *harness.Plan) { p.TPM = state })
+		Expect(vm.Report().Fork.Why).To(ContainSubstring("a TPM is one machine's alone"))
+		Expect(run(ctx, vm, version...)).To(Equal("2\n"))
+		Expect(run(ctx, vm, "@stat", "/dev/tpm0")).To(ContainSubstring("char"))
+		Expect(pcr(vm)).To(MatchRegexp(`^[0-9A-F]{64}\n$`))
+		off(ctx, vm)
+		kept, err := os.ReadDir(state)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(kept).NotTo(BeEmpty())
+
+		without := trial.Fork(ctx, im)
+		refused(ctx, without, version...)
+		refused(ctx, without, "@stat", "/dev/tpm0")
+	}, SpecTimeout(5*time.Minute))
 })

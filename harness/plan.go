@@ -26,6 +26,7 @@ type Plan struct {
 	MemoryMiB int            // 0: 1024
 	Disks     []qemu.Disk    // none by default
 	NICs      []qemu.NIC     // none by default; a card without a MAC gets one of its machine's own
+	TPM       string         // folder of the state of a TPM 2.0, made if missing; empty: no TPM
 	RTC       string         // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Extra     []string       // further QEMU arguments
 	Patience  Patience       // zero fields get their defaults
@@ -134,7 +135,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
-		Disks: p.Disks, NICs: p.nics(), RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
+		Disks: p.Disks, NICs: p.nics(), TPM: p.TPM, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
 		c.MemoryMiB = defaultMemory

@@ -24,6 +24,7 @@ type Config struct {
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
 	NICs      []NIC         // virtio network cards, in order
+	TPM       string        // folder of the state of a TPM 2.0, made if missing; empty: no TPM
 	RTC       string        // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
@@ -188,6 +189,10 @@ func (c Config) Command() (*Command, error) {
 			inherits = append(inherits, n.inherit(i))
 		}
 	}
+	if c.TPM != "" {
+		args = append(args, tpmArgs(c.Arch)...)
+		inherits = append(inherits, tpmChannel)
+	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
@@ -296,6 +301,7 @@ func (c Config) check() error {
 		readable("kernel", c.Kernel)
 	}
 	c.checkBoot(bad)
+	c.checkTPM(bad)
 	if c.Initrd != "" {
 		readable("initramfs", c.Initrd)
 	}
@@ -344,7 +350,8 @@ func (c Command) argv(firstFD int, serial, agent string) []string {
 
 // String is a line to paste into a shell: the same machine, not paused, with
 // its serial line on the terminal and neither monitor nor agent. Its cards on
-// networks of machines lead nowhere, and its volatile disks lose nothing.
+// networks of machines lead nowhere, its volatile disks lose nothing, and it has
+// no TPM.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
 	var pairs []string
@@ -363,6 +370,8 @@ func (c Command) String() string {
 			i++
 		case strings.Contains(next, phSerial):
 			words, i = append(words, "-chardev", "stdio,id=serial,signal=off"), i+1
+		case c.Args[i] == "-tpmdev", next == tpmChannel.option, strings.HasSuffix(next, ",tpmdev=tpm"):
+			i++ // nobody plays it
 		case strings.Contains(next, phAgent):
 			words, i = append(words, "-chardev", "null,id=agent"), i+1
 		default:
