@@ -24,7 +24,9 @@ type Config struct {
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
 	NICs      []NIC         // virtio network cards, in order
+	Balloon   bool          // a balloon, by which VM.LeaveMemory takes memory away and gives it back
 	TPM       string        // folder of the state of a TPM 2.0, made if missing; empty: no TPM
+	Vsock     uint32        // context id for vsock, 3 or more and nobody else's on this host; 0: no vsock
 	RTC       string        // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
@@ -189,9 +191,15 @@ func (c Config) Command() (*Command, error) {
 			inherits = append(inherits, n.inherit(i))
 		}
 	}
+	if c.Balloon {
+		args = append(args, "-device", "virtio-balloon-pci")
+	}
 	if c.TPM != "" {
 		args = append(args, tpmArgs(c.Arch)...)
 		inherits = append(inherits, tpmChannel)
+	}
+	if c.Vsock != 0 {
+		args = append(args, "-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", c.Vsock))
 	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
@@ -302,6 +310,7 @@ func (c Config) check() error {
 	}
 	c.checkBoot(bad)
 	c.checkTPM(bad)
+	c.checkVsock(vhostVsock, bad)
 	if c.Initrd != "" {
 		readable("initramfs", c.Initrd)
 	}
@@ -331,6 +340,25 @@ func (c Config) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// vhostVsock is the host's end of vsock.
+const vhostVsock = "/dev/vhost-vsock"
+
+func (c Config) checkVsock(device string, bad func(format string, args ...any)) {
+	if c.Vsock == 0 {
+		return
+	}
+	if c.Vsock < 3 || c.Vsock == 1<<32-1 { // VMADDR_CID_HYPERVISOR to _HOST, and _ANY (include/uapi/linux/vm_sockets.h)
+		bad("vsock context id %d is not a guest's; give 3 or more", c.Vsock)
+	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		bad("no vsock on this host: %w; it needs the kernel's module vhost_vsock, and the right to write to the device", err)
+	}
 }
 
 // argv fills in what was not known before: paths, and the numbers of the

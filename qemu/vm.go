@@ -136,7 +136,7 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 			f.Close() // again, if QEMU has its own by now
 		}
 	}()
-	if err := v.openEvidence(c.Dir); err != nil {
+	if err := errors.Join(v.openEvidence(c.Dir), c.Boot.makeVars(c.Arch)); err != nil {
 		ours.Close()
 		return err
 	}
