@@ -3,6 +3,7 @@ package cases
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -219,4 +220,83 @@ var _ = Describe("machines on one network", func() {
 		Expect(answers).To(Equal(5))
 		Expect(shortest).To(BeNumerically("<", 300*time.Millisecond))
 	}, SpecTimeout(10*time.Minute))
+})
+
+// resets is how often the machine's TPM was reset in its life, as it says itself:
+// TPM2_ReadClock (TPM 2.0 library, part 3, 29.1) answers with a header of ten
+// bytes, two times of eight, and then this.
+func resets(ctx SpecContext, vm *harness.Machine) int {
+	GinkgoHelper()
+	out := run(ctx, vm, "sh", "-c", `exec 3<>/dev/tpm0; printf '\200\001\000\000\000\012\000\000\001\201' >&3; dd bs=64 count=1 <&3 | od -An -v -tx1`)
+	bytes := strings.Fields(out)
+	Expect(len(bytes)).To(BeNumerically(">=", 30), out)
+	Expect(bytes[6:10]).To(HaveEach("00"), out) // it succeeded
+	n, err := strconv.ParseInt(strings.Join(bytes[26:30], ""), 16, 32)
+	Expect(err).NotTo(HaveOccurred())
+	return int(n)
+}
+
+var _ = Describe("a machine's UEFI variables", func() {
+	It("outlive it in the file that its plan names, and no other machine has them", func(ctx SpecContext) {
+		im, vars := build(ctx, "small.yml", withTools), filepath.Join(GinkgoT().TempDir(), "vars")
+		const name = "/sys/firmware/efi/efivars/Trial-0b4c4a7e-4a0b-4d7c-8a52-1c57a1a0a001"
+		start := func(vars string) *harness.Machine {
+			return trial.BootReady(ctx, im, func(p *harness.Plan) { p.Vars = vars })
+		}
+		vm := start(vars)
+		refused(ctx, vm, "@stat", name)
+		// Four bytes of attributes: to be kept, for the boot and at run time.
+		run(ctx, vm, "sh", "-c", `printf '\007\000\000\000kept' >`+name)
+		off(ctx, vm)
+		vm = start(vars)
+		Expect(run(ctx, vm, "@cat", name)).To(Equal("\x07\x00\x00\x00kept"))
+		off(ctx, vm)
+		refused(ctx, start(vars+"2"), "@stat", name)
+	}, SpecTimeout(8*time.Minute))
+})
+
+var _ = Describe("a machine's memory", func() {
+	It("is taken away, and given back", func(ctx SpecContext) {
+		im := build(ctx, "small.yml")
+		vm := trial.Fork(ctx, im, func(p *harness.Plan) { p.Balloon = true })
+		available := func() int {
+			m := regexp.MustCompile(`MemAvailable: +(\d+) kB`).FindStringSubmatch(run(ctx, vm, "@cat", "/proc/meminfo"))
+			Expect(m).NotTo(BeNil())
+			kib, err := strconv.Atoi(m[1])
+			Expect(err).NotTo(HaveOccurred())
+			return kib >> 10
+		}
+		all := available()
+		Expect(all).To(BeNumerically(">", 600)) // of 1024 MiB
+		Expect(vm.LeaveMemory(ctx, 512)).To(Succeed())
+		Eventually(ctx, available).WithTimeout(time.Minute).Should(BeNumerically("<", all-450))
+		Expect(vm.LeaveMemory(ctx, 1024)).To(Succeed())
+		Eventually(ctx, available).WithTimeout(time.Minute).Should(BeNumerically(">", all-50))
+		Expect(vm.LeaveMemory(ctx, 1025)).To(MatchError(ContainSubstring("1024 MiB of memory")))
+		Expect(vm).To(suite.BeFaultFree())
+
+		without := trial.Fork(ctx, im)
+		Expect(without.LeaveMemory(ctx, 512)).To(MatchError(ContainSubstring("no balloon")))
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("a machine's TPM", func() {
+	It("is there if it was given one, and keeps what it holds", func(ctx SpecContext) {
+		state := filepath.Join(GinkgoT().TempDir(), "tpm")
+		im := build(ctx, "small.yml", withTools)
+		version := []string{"cat", "/sys/class/tpm/tpm0/tpm_version_major"}
+		vm := trial.Fork(ctx, im, func(p *harness.Plan) { p.TPM = state })
+		Expect(vm.Report().Fork.Why).To(ContainSubstring("a TPM is one machine's alone"))
+		Expect(run(ctx, vm, version...)).To(Equal("2\n"))
+		Expect(run(ctx, vm, "@stat", "/dev/tpm0")).To(ContainSubstring("char"))
+		before := resets(ctx, vm)
+		off(ctx, vm)
+		vm = trial.Fork(ctx, im, func(p *harness.Plan) { p.TPM = state })
+		Expect(resets(ctx, vm)).To(BeNumerically(">", before))
+		off(ctx, vm)
+
+		without := trial.Fork(ctx, im)
+		refused(ctx, without, version...)
+		refused(ctx, without, "@stat", "/dev/tpm0")
+	}, SpecTimeout(5*time.Minute))
 })

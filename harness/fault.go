@@ -32,6 +32,13 @@ func (m *Machine) Link(ctx context.Context, nic int, up bool) error {
 	return m.fault("cable", m.vm.Link(ctx, nic, up))
 }
 
+// LeaveMemory leaves the guest so much of its memory, in MiB: what is missing is
+// taken by a balloon, which the plan must have. The plan's MemoryMiB gives all
+// of it back. The guest obeys as fast as it can find free pages.
+func (m *Machine) LeaveMemory(ctx context.Context, mib int) error {
+	return m.fault("memory pressure", m.vm.LeaveMemory(ctx, mib))
+}
+
 // Pull takes the n-th disk of the plan (from 0) away from the running machine.
 // Its requests fail from then on; a removable one also vanishes from the guest,
 // which must let go of it.

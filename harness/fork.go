@@ -77,6 +77,15 @@ func (s *Templates) unforkable(p Plan) string {
 	if p.NoAgent {
 		return "without an agent inside nobody can tell a fork from a reboot"
 	}
+	if p.TPM != "" {
+		return "a TPM is one machine's alone, and cannot be copied with it"
+	}
+	if p.Vars != "" {
+		return "UEFI variables in a file are one machine's alone"
+	}
+	if p.Vsock != 0 {
+		return "a vsock context id is one machine's alone"
+	}
 	for i, d := range p.Disks {
 		if d.Error != nil {
 			return fmt.Sprintf("disk %d fails on demand, and an overlay would hide it", i)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,8 +22,9 @@ type Host struct {
 	Binary  string     `json:"binary"`  // of QEMU
 	Version string     `json:"version"` // of QEMU
 	Accel   qemu.Accel `json:"accel"`
-	Scale   float64    `json:"scale"` // factor on every deadline, 1 or more
-	Why     string     `json:"why"`   // where the scale comes from
+	Devices []string   `json:"devices,omitempty"` // that QEMU has, sorted; empty: not known
+	Scale   float64    `json:"scale"`             // factor on every deadline, 1 or more
+	Why     string     `json:"why"`               // where the scale comes from
 }
 
 // probeReference is how long the probe guest takes under TCG on the slowest
@@ -47,7 +49,7 @@ func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 	}
 	options := qemu.ProbeOptions{Binary: binary, Arch: arch}
 	kept := filepath.Join(cacheDir, "accelerator-"+arch+".json")
-	accel, ok := readAccel(kept, options.Key())
+	accel, devices, ok := readAccel(kept, options.Key())
 	if !ok {
 		dir, err := os.MkdirTemp(cacheDir, "probe-")
 		if err != nil {
@@ -58,38 +60,60 @@ func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 		if accel, err = qemu.Probe(ctx, options); err != nil {
 			return Host{}, fmt.Errorf("no accelerator of %s runs a guest: %w", binary, err)
 		}
-		if err := keepAccel(kept, options.Key(), accel); err != nil {
+		if devices, err = qemu.Devices(ctx, binary); err != nil {
+			return Host{}, err
+		}
+		if err := keepAccel(kept, keptAccel{options.Key(), accel, devices}); err != nil {
 			return Host{}, err
 		}
 	}
-	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Scale: 1}
+	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Devices: devices, Scale: 1}
 	h.Scale = min(max(float64(accel.Took)/float64(probeReference), 1), maxScale)
 	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", accel.Took.Round(time.Millisecond), probeReference)
 	return h, nil
 }
 
 type keptAccel struct {
-	Key   string     `json:"key"`
-	Accel qemu.Accel `json:"accel"`
+	Key     string     `json:"key"`
+	Accel   qemu.Accel `json:"accel"`
+	Devices []string   `json:"devices"`
 }
 
 // readAccel returns a kept probe result; any reason not to trust the file
 // only means that the probe runs again.
-func readAccel(path, key string) (qemu.Accel, bool) {
+func readAccel(path, key string) (accel qemu.Accel, devices []string, ok bool) {
 	var k keptAccel
 	b, err := os.ReadFile(path)
-	if err != nil || json.Unmarshal(b, &k) != nil || k.Key != key {
-		return qemu.Accel{}, false
+	if err != nil || json.Unmarshal(b, &k) != nil || k.Key != key || len(k.Devices) == 0 {
+		return qemu.Accel{}, nil, false
 	}
-	return k.Accel, true
+	return k.Accel, k.Devices, true
 }
 
-func keepAccel(path, key string, a qemu.Accel) error {
-	b, err := json.MarshalIndent(keptAccel{key, a}, "", "  ")
+func keepAccel(path string, k keptAccel) error {
+	b, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
 		return err
 	}
 	return writeFile(path, b)
+}
+
+// provides is an error that names the devices of a command line that this host's
+// QEMU does not have. What the survey did not find is asked for once more: a
+// package may have brought it since.
+func (h Host) provides(ctx context.Context, command *qemu.Command) error {
+	if len(h.Devices) == 0 || len(command.Missing(h.Devices)) == 0 {
+		return nil
+	}
+	now, err := qemu.Devices(ctx, h.Binary)
+	if err != nil {
+		return err
+	}
+	if missing := command.Missing(now); len(missing) > 0 {
+		return fmt.Errorf("QEMU %s (%s) has no device %s; \"%s -device help\" lists those it has, and a distribution may have others in packages of their own",
+			h.Version, h.Binary, strings.Join(missing, ", "), h.Binary)
+	}
+	return nil
 }
 
 // writeFile writes a file so that no reader ever sees half of it.

@@ -70,6 +70,9 @@ func launch(ctx context.Context, h Host, p Plan, vary func(*qemu.Config), t *tem
 	if err != nil {
 		return fail(reports.Misuse, err)
 	}
+	if err := h.provides(ctx, command); err != nil {
+		return fail(reports.Infra, err)
+	}
 	m.command = command.String() // a fork's too: by hand, it boots
 	if vary != nil {
 		vary(&config)

@@ -27,6 +27,10 @@ type Plan struct {
 	MemoryMiB int            // 0: 1024
 	Disks     []qemu.Disk    // none by default
 	NICs      []qemu.NIC     // none by default; a card without a MAC gets one of its machine's own
+	Balloon   bool           // for Machine.LeaveMemory
+	TPM       string         // folder of the state of a TPM 2.0, made if missing; empty: no TPM
+	Vars      string         // file of UEFI's variables, made if missing: the machine boots by UEFI and keeps them there
+	Vsock     uint32         // context id for vsock, 3 or more and nobody else's on this host; 0: no vsock
 	RTC       string         // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Extra     []string       // further QEMU arguments
 	Patience  Patience       // zero fields get their defaults
@@ -161,7 +165,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
-		Disks: p.Disks, NICs: p.nics(), RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
+		Disks: p.Disks, NICs: p.nics(), Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
 		c.MemoryMiB = defaultMemory
@@ -169,7 +173,13 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 	if p.NoInitrd {
 		c.Initrd = ""
 	}
+	if p.Vars != "" {
+		c.Boot = qemu.Boot{UEFI: true, Vars: p.Vars}
+	}
 	if p.Media != nil {
+		if p.Vars != "" && !p.Media.UEFI {
+			return qemu.Config{}, fmt.Errorf("machine %s: UEFI variables are to be kept, but the medium %s boots without UEFI", p.Name, p.Media.Format)
+		}
 		if p.Media.Image.Digest != p.Image.Digest {
 			return qemu.Config{}, fmt.Errorf("machine %s: the medium %s is of another image", p.Name, p.Media.Format)
 		}
@@ -191,7 +201,7 @@ func (p Plan) insert(c *qemu.Config) {
 	if m.Kernel != "" {
 		c.Cmdline = line
 	}
-	c.Boot = qemu.Boot{UEFI: m.UEFI, CD: m.CD, TFTP: m.TFTP, Bootfile: m.Bootfile}
+	c.Boot = qemu.Boot{UEFI: m.UEFI, Vars: p.Vars, CD: m.CD, TFTP: m.TFTP, Bootfile: m.Bootfile}
 	if m.Disk != "" {
 		c.Disks = append([]qemu.Disk{{Path: m.Disk, Format: m.DiskFormat, Serial: "medium", Snapshot: true}}, c.Disks...)
 	}

@@ -24,6 +24,9 @@ type Config struct {
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
 	NICs      []NIC         // virtio network cards, in order
+	Balloon   bool          // a balloon, by which VM.LeaveMemory takes memory away and gives it back
+	TPM       string        // folder of the state of a TPM 2.0, made if missing; empty: no TPM
+	Vsock     uint32        // context id for vsock, 3 or more and nobody else's on this host; 0: no vsock
 	RTC       string        // what the hardware clock shows at the start, UTC: "2038-01-19T03:14:07"; empty: the host's time
 	Agent     bool          // a second UART, for the agent
 	Serial    Serial        // of arm64: what the serial line is
@@ -188,6 +191,16 @@ func (c Config) Command() (*Command, error) {
 			inherits = append(inherits, n.inherit(i))
 		}
 	}
+	if c.Balloon {
+		args = append(args, "-device", "virtio-balloon-pci")
+	}
+	if c.TPM != "" {
+		args = append(args, tpmArgs(c.Arch)...)
+		inherits = append(inherits, tpmChannel)
+	}
+	if c.Vsock != 0 {
+		args = append(args, "-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", c.Vsock))
+	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
@@ -296,6 +309,8 @@ func (c Config) check() error {
 		readable("kernel", c.Kernel)
 	}
 	c.checkBoot(bad)
+	c.checkTPM(bad)
+	c.checkVsock(vhostVsock, bad)
 	if c.Initrd != "" {
 		readable("initramfs", c.Initrd)
 	}
@@ -327,6 +342,25 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
+// vhostVsock is the host's end of vsock.
+const vhostVsock = "/dev/vhost-vsock"
+
+func (c Config) checkVsock(device string, bad func(format string, args ...any)) {
+	if c.Vsock == 0 {
+		return
+	}
+	if c.Vsock < 3 || c.Vsock == 1<<32-1 { // VMADDR_CID_HYPERVISOR to _HOST, and _ANY (include/uapi/linux/vm_sockets.h)
+		bad("vsock context id %d is not a guest's; give 3 or more", c.Vsock)
+	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		bad("no vsock on this host: %w; it needs the kernel's module vhost_vsock, and the right to write to the device", err)
+	}
+}
+
 // argv fills in what was not known before: paths, and the numbers of the
 // descriptors, of which the first is the monitor's.
 func (c Command) argv(firstFD int, serial, agent string) []string {
@@ -344,7 +378,8 @@ func (c Command) argv(firstFD int, serial, agent string) []string {
 
 // String is a line to paste into a shell: the same machine, not paused, with
 // its serial line on the terminal and neither monitor nor agent. Its cards on
-// networks of machines lead nowhere, and its volatile disks lose nothing.
+// networks of machines lead nowhere, its volatile disks lose nothing, and it has
+// no TPM.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
 	var pairs []string
@@ -363,6 +398,8 @@ func (c Command) String() string {
 			i++
 		case strings.Contains(next, phSerial):
 			words, i = append(words, "-chardev", "stdio,id=serial,signal=off"), i+1
+		case c.Args[i] == "-tpmdev", next == tpmChannel.option, strings.HasSuffix(next, ",tpmdev=tpm"):
+			i++ // nobody plays it
 		case strings.Contains(next, phAgent):
 			words, i = append(words, "-chardev", "null,id=agent"), i+1
 		default:

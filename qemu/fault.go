@@ -92,6 +92,19 @@ func (v *VM) Link(ctx context.Context, nic int, up bool) error {
 	return v.qmp.Do(ctx, "set_link", map[string]any{"name": nicID(nic), "up": up}, nil)
 }
 
+// LeaveMemory leaves the guest so much of its memory, in MiB, by inflating its
+// balloon, which must be in the configuration; all of it, by deflating it. The
+// guest's driver obeys as fast as it can find free pages.
+func (v *VM) LeaveMemory(ctx context.Context, mib int) error {
+	if !v.config.Balloon {
+		return errors.New("qemu: the machine has no balloon to take its memory away with: set Balloon")
+	}
+	if all := v.config.memory(); mib < 1 || mib > all {
+		return fmt.Errorf("qemu: the machine has %d MiB of memory, and cannot be left with %d", all, mib)
+	}
+	return v.qmp.Do(ctx, "balloon", map[string]any{"value": int64(mib) << 20}, nil)
+}
+
 // disk is the n-th disk's configuration.
 func (v *VM) disk(n int) (Disk, error) {
 	if n < 0 || n >= len(v.config.Disks) {

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,5 +150,42 @@ func TestPullAndResize(t *testing.T) {
 	}
 	if got := count(t, v); got != "1" {
 		t.Errorf("the digit is %s", got)
+	}
+}
+
+func TestLeaveMemory(t *testing.T) {
+	c := counting(t, "amd64")
+	v := start(t, c)
+	if err := v.LeaveMemory(t.Context(), 64); err == nil || !strings.Contains(err.Error(), "set Balloon") {
+		t.Error(err)
+	}
+	c.Balloon = true
+	v = start(t, c)
+	for _, mib := range []int{0, c.memory() + 1} {
+		if err := v.LeaveMemory(t.Context(), mib); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("cannot be left with %d", mib)) {
+			t.Errorf("%d: %v", mib, err)
+		}
+	}
+	for _, mib := range []int{32, c.memory()} {
+		if err := v.LeaveMemory(t.Context(), mib); err != nil {
+			t.Errorf("%d: %v", mib, err)
+		}
+	}
+}
+
+func TestVsockIsMissed(t *testing.T) {
+	for want, c := range map[string]struct {
+		cid    uint32
+		device string
+	}{
+		"":                             {3, os.DevNull},
+		"no vsock on this host: open ": {3, "/nonesuch"},
+		"context id 2 is not a guest":  {2, os.DevNull},
+	} {
+		var said strings.Builder
+		Config{Vsock: c.cid}.checkVsock(c.device, func(format string, args ...any) { said.WriteString(fmt.Errorf(format, args...).Error()) })
+		if got := said.String(); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%+v: %q, want %q", c, got, want)
+		}
 	}
 }

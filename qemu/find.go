@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,6 +14,44 @@ var versionLine = regexp.MustCompile(`version (\d+\.\d+\.\d+)`)
 
 // oldest is the QEMU of Debian 12, with which everything here is tested.
 const oldest = "7.2.0"
+
+// deviceLine is a line of "-device help".
+var deviceLine = regexp.MustCompile(`(?m)^name "([^"]+)"(?:.*, alias "([^"]+)")?`)
+
+// Devices asks a QEMU which devices it has, by all their names, in order.
+// Distributions leave some out, or put them into packages of their own.
+func Devices(ctx context.Context, binary string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, binary, "-device", "help").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s -device help: %w", binary, err)
+	}
+	var names []string
+	for _, m := range deviceLine.FindAllSubmatch(out, -1) {
+		names = append(names, string(m[1]))
+		if len(m[2]) > 0 {
+			names = append(names, string(m[2]))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Missing lists the devices of the command line that are not among those, which
+// are sorted.
+func (c Command) Missing(devices []string) []string {
+	var missing []string
+	for i, arg := range c.Args[:len(c.Args)-1] {
+		if arg != "-device" {
+			continue
+		}
+		name, _, _ := strings.Cut(c.Args[i+1], ",")
+		name = strings.TrimPrefix(name, "driver=")
+		if _, found := slices.BinarySearch(devices, name); !found && !slices.Contains(missing, name) && !strings.HasPrefix(name, "{") {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
 
 // older compares version numbers of three parts.
 func older(a, b string) bool {

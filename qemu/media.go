@@ -1,7 +1,9 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -11,6 +13,7 @@ import (
 // own boot; without one the firmware looks for the first disk.
 type Boot struct {
 	UEFI     bool   // firmware is UEFI, else BIOS; arm64 has no BIOS
+	Vars     string // file of UEFI's variables, made from the firmware's own if it is not there; empty: what is set is forgotten
 	CD       string // path of an ISO 9660 image
 	TFTP     string // folder that QEMU's own server gives out; the guest reaches nothing else
 	Bootfile string // name in it that the network card asks for first
@@ -28,9 +31,11 @@ func (b Boot) args(arch string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Variables that the guest sets are forgotten: the next machine begins anew.
-		args = append(args, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escape(code),
-			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+escape(vars))
+		kept := "snapshot=on,file=" + escape(vars)
+		if b.Vars != "" {
+			kept = "file=" + escape(b.Vars)
+		}
+		args = append(args, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escape(code), "-drive", "if=pflash,unit=1,format=raw,"+kept)
 	}
 	if b.CD != "" {
 		args = append(args, "-drive", "if=none,id=cd,media=cdrom,readonly=on,format=raw,file="+escape(b.CD))
@@ -47,6 +52,30 @@ func (b Boot) args(arch string) ([]string, error) {
 	return args, nil
 }
 
+// makeVars makes the file of UEFI's variables, unless it is there. It must be
+// of the size that the firmware's own has: it is a chip on the board.
+func (b Boot) makeVars(arch string) error {
+	if b.Vars == "" {
+		return nil
+	}
+	_, vars, err := Firmware(arch)
+	if err != nil {
+		return err
+	}
+	empty, err := os.ReadFile(vars)
+	if err != nil {
+		return fmt.Errorf("UEFI variables: %w", err)
+	}
+	info, err := os.Stat(b.Vars)
+	if err == nil && info.Size() != int64(len(empty)) {
+		return fmt.Errorf("UEFI variables: %s has %d bytes; those of %s have %d", b.Vars, info.Size(), vars, len(empty))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.WriteFile(b.Vars, empty, 0o600)
+	}
+	return err
+}
+
 // check lists what is wrong with how the machine boots.
 func (c Config) checkBoot(bad func(format string, args ...any)) {
 	if c.fromFirmware() {
@@ -59,6 +88,9 @@ func (c Config) checkBoot(bad func(format string, args ...any)) {
 		if c.Arch == "arm64" && !c.Boot.UEFI {
 			bad("arm64 has no BIOS: boot with UEFI, or give a kernel")
 		}
+	}
+	if c.Boot.Vars != "" && !c.Boot.UEFI {
+		bad("UEFI variables are kept in %s, but the machine has no UEFI", c.Boot.Vars)
 	}
 	if c.Boot.CD != "" {
 		if _, err := os.Stat(c.Boot.CD); err != nil {

@@ -27,6 +27,7 @@ func TestBootArgs(t *testing.T) {
 		"no TFTP":         {with(base, func(c *Config) { c.Boot.TFTP = file + "x" }), "TFTP folder: ", true},
 		"no bootfile":     {with(base, func(c *Config) { c.Boot.TFTP = dir }), "needs a folder and the name", true},
 		"BIOS on arm64":   {with(arm, func(c *Config) { c.Boot.CD = file }), "arm64 has no BIOS", true},
+		"variables":       {with(base, func(c *Config) { c.Boot.CD, c.Boot.Vars = file, "v" }), "kept in v, but the machine has no UEFI", true},
 		"CD":              {with(base, func(c *Config) { c.Boot.CD = file }), "file=" + dir + "/a,,b -device ide-cd,drive=cd,bootindex=0", false},
 		"network":         {with(base, func(c *Config) { c.Boot.TFTP, c.Boot.Bootfile = dir, "b" }), "restrict=on,tftp=" + dir + ",bootfile=b -device virtio-net-pci,netdev=boot,bootindex=0", false},
 		"disk":            {with(base, func(c *Config) { c.Disks = []Disk{{Path: file}} }), "virtio-blk-pci,drive=disk0", false},
@@ -65,5 +66,39 @@ func TestFirmware(t *testing.T) {
 	line := strings.Join(command.Args, " ")
 	if !strings.Contains(line, "readonly=on,file="+code) || !strings.Contains(line, "snapshot=on,file="+vars) {
 		t.Errorf("the firmware could be changed: %s", line)
+	}
+}
+
+// UEFI's variables are kept in a file that begins as a copy of the firmware's.
+func TestFirmwareVariables(t *testing.T) {
+	_, vars, err := Firmware("amd64")
+	if err != nil {
+		t.Skip(err)
+	}
+	c := counting(t, "amd64")
+	c.Boot = Boot{UEFI: true, Vars: filepath.Join(t.TempDir(), "va,rs")}
+	if err := start(t, c).Close(); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(c.Boot.Vars)
+	empty, err2 := os.ReadFile(vars)
+	if err != nil || err2 != nil || string(kept) != string(empty) {
+		t.Fatalf("%d bytes, not %d: %v, %v", len(kept), len(empty), err, err2)
+	}
+	kept[len(kept)-1] ^= 1
+	if err := os.WriteFile(c.Boot.Vars, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(t, c).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(c.Boot.Vars); err != nil || string(again) != string(kept) {
+		t.Errorf("they did not outlive a start: %v", err)
+	}
+	if err := os.WriteFile(c.Boot.Vars, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "has 1 bytes; those of "+vars) {
+		t.Error(err)
 	}
 }

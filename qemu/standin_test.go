@@ -195,3 +195,39 @@ func TestFindRefusesOldQEMU(t *testing.T) {
 		}
 	}
 }
+
+// What a QEMU does not have is known before it is started.
+func TestDevices(t *testing.T) {
+	binary := fake(t, `[ "$*" = "-device help" ] || exit 1
+cat <<.
+Storage devices:
+name "virtio-blk-pci", bus PCI, alias "virtio-blk"
+
+Misc devices:
+name "vmgenid"
+name "pvpanic", bus ISA, desc "a \"name\""
+.`)
+	devices, err := Devices(t.Context(), binary)
+	if want := []string{"pvpanic", "virtio-blk", "virtio-blk-pci", "vmgenid"}; err != nil || !slices.Equal(devices, want) {
+		t.Errorf("%q, %v", devices, err)
+	}
+	c := config(t)
+	c.Disks, c.Extra = []Disk{{Path: c.Kernel}}, []string{"-device", "driver=pvpanic,ioport=1", "-device", "virtio-blk,drive=x", "-device", "nvme", "-device", "nvme"}
+	command, err := c.Command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := command.Missing(devices), []string{"virtio-rng-pci", "nvme"}; !slices.Equal(got, want) {
+		t.Errorf("missing: %q, want %q", got, want)
+	}
+	if _, err := Devices(t.Context(), fake(t, "exit 1")); err == nil {
+		t.Error("a QEMU that fails has devices")
+	}
+	genuine := counting(t, "amd64")
+	if devices, err = Devices(t.Context(), genuine.Binary); err != nil {
+		t.Fatal(err)
+	}
+	if command, err = genuine.Command(); err != nil || len(command.Missing(devices)) > 0 {
+		t.Errorf("missing: %q, %v", command.Missing(devices), err)
+	}
+}

@@ -31,6 +31,7 @@ type VM struct {
 	config  Config
 	ports   []*port     // of networks of machines
 	disks   []*volatile // in order
+	tpm     *tpm        // nil: none
 	record  *os.File
 	stderr  *tail
 	done    chan struct{}
@@ -135,7 +136,7 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 			f.Close() // again, if QEMU has its own by now
 		}
 	}()
-	if err := v.openEvidence(c.Dir); err != nil {
+	if err := errors.Join(v.openEvidence(c.Dir), c.Boot.makeVars(c.Arch)); err != nil {
 		ours.Close()
 		return err
 	}
@@ -144,7 +145,7 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		record = v.record
 	}
 	v.qmp = newQMP(ours, record)
-	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks} { // as Config.Command lists them
+	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks, v.startTPM} { // as Config.Command lists them
 		far, err := open(c)
 		inherited = append(inherited, far...)
 		if err != nil {
@@ -340,7 +341,7 @@ func (v *VM) Close() error {
 		if v.qmp != nil {
 			errs = append(errs, v.qmp.Disconnect())
 		}
-		errs = append(errs, v.unplugNetworks(), v.closeDisks())
+		errs = append(errs, v.unplugNetworks(), v.closeDisks(), v.closeTPM())
 		for _, f := range []*os.File{v.serial, v.agent, v.record, v.stderr.file} {
 			if f != nil {
 				errs = append(errs, f.Close())

@@ -1,0 +1,112 @@
+package qemu
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// swtpm is the program that is a machine's TPM.
+const swtpm = "swtpm"
+
+// phTPM is the descriptor number of the TPM's control channel.
+const phTPM = "@tpm@"
+
+// tpmArgs attach a TPM 2.0. The amd64 board's is a CRB, which Debian's kernels
+// have built in; the arm64 board takes a TIS only.
+func tpmArgs(arch string) []string {
+	device := "tpm-crb"
+	if arch == "arm64" {
+		device = "tpm-tis-device"
+	}
+	return []string{"-chardev", tpmChannel.option, "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", device + ",tpmdev=tpm"}
+}
+
+var tpmChannel = inherited{placeholder: phTPM, option: "socket,id=tpm,fd=" + phTPM}
+
+// tpm is a running TPM. It ends with this process, whatever ends that.
+type tpm struct {
+	cmd    *exec.Cmd
+	stderr tail
+	done   chan error
+}
+
+// startTPM starts a TPM with its state in a folder and returns the end of its
+// channel that QEMU must get.
+func startTPM(dir string) (*tpm, *os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("TPM: %w", err)
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("TPM: %w", err)
+	}
+	far, own := os.NewFile(uintptr(fds[0]), "tpm"), os.NewFile(uintptr(fds[1]), "tpm")
+	t := &tpm{done: make(chan error, 1)}
+	t.cmd = exec.Command(swtpm, "socket", "--tpm2", "--tpmstate", "dir="+dir+",mode=0600", "--ctrl", "type=unixio,clientfd=3")
+	t.cmd.ExtraFiles, t.cmd.Stderr = []*os.File{own}, &t.stderr
+	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() { // as VM.spawn, and for the same reason
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := t.cmd.Start()
+		started <- err
+		if err == nil {
+			t.done <- t.cmd.Wait()
+		}
+	}()
+	if err := errors.Join(<-started, own.Close()); err != nil {
+		far.Close()
+		return nil, nil, fmt.Errorf("TPM: %w", err)
+	}
+	return t, far, nil
+}
+
+// close ends the TPM, whose state is on disk. A QEMU that ends well has told it
+// to end already.
+func (t *tpm) close() error {
+	_ = t.cmd.Process.Signal(syscall.SIGTERM) // how it ended is looked at
+	err := <-t.done
+	if text := strings.TrimSpace(t.stderr.String()); err != nil {
+		return fmt.Errorf("the machine's TPM: %w: %s", err, cmp.Or(text, "it said nothing"))
+	}
+	return nil
+}
+
+func (v *VM) startTPM(c Config) ([]*os.File, error) {
+	if c.TPM == "" {
+		return nil, nil
+	}
+	t, far, err := startTPM(c.TPM)
+	if err != nil {
+		return nil, err
+	}
+	v.tpm = t
+	return []*os.File{far}, nil
+}
+
+func (v *VM) closeTPM() error {
+	if v.tpm == nil {
+		return nil
+	}
+	return v.tpm.close()
+}
+
+// checkTPM says what is missing for a TPM.
+func (c Config) checkTPM(bad func(format string, args ...any)) {
+	if c.TPM == "" {
+		return
+	}
+	if _, err := exec.LookPath(swtpm); err != nil {
+		bad("no %s in PATH, which is the machine's TPM; on Debian and Ubuntu: apt-get install %s", swtpm, swtpm)
+	}
+	if strings.Contains(c.TPM, ",") {
+		bad("the folder of the TPM's state, %q, has a comma in its name, which %s takes for an end", c.TPM, swtpm)
+	}
+}
