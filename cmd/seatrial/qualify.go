@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/seatrial/seatrial/reports"
 )
@@ -171,13 +172,16 @@ func (o *options) qualifyIn(ctx context.Context, dir, cache, suite string, f *qu
 	}
 	binary, ginkgo := filepath.Join(temp, "suite.test"), filepath.Join(temp, "ginkgo")
 	w.d.set("suite", "compiling")
+	// Both are linked anew each time, a second or two of one CPU.
+	programs, compiling := errgroup.WithContext(ctx)
 	for _, argv := range [][]string{
 		{"go", "build", "-o", ginkgo, "github.com/onsi/ginkgo/v2/ginkgo"},
 		{"go", "test", "-c", "-o", binary, "."},
 	} {
-		if err := compile(ctx, suite, argv); err != nil {
-			return err
-		}
+		programs.Go(func() error { return compile(compiling, suite, argv) })
+	}
+	if err := programs.Wait(); err != nil {
+		return err
 	}
 	w.d.drop("suite")
 	argv := []string{ginkgo, "run", "--no-color", "--procs=" + strconv.Itoa(f.procs)}
