@@ -236,7 +236,9 @@ func resets(ctx SpecContext, vm *harness.Machine) int {
 	return int(n)
 }
 
-var _ = Describe("a machine's UEFI variables", func() {
+// What only some hosts have, and "seatrial doctor --install" brings, is labelled
+// as the media are.
+var _ = Describe("a machine's UEFI variables", Label("media"), func() {
 	It("outlive it in the file that its plan names, and no other machine has them", func(ctx SpecContext) {
 		im, vars := build(ctx, "small.yml", withTools), filepath.Join(GinkgoT().TempDir(), "vars")
 		const name = "/sys/firmware/efi/efivars/Trial-0b4c4a7e-4a0b-4d7c-8a52-1c57a1a0a001"
@@ -280,7 +282,7 @@ var _ = Describe("a machine's memory", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("a machine's TPM", func() {
+var _ = Describe("a machine's TPM", Label("media"), func() {
 	It("is there if it was given one, and keeps what it holds", func(ctx SpecContext) {
 		state := filepath.Join(GinkgoT().TempDir(), "tpm")
 		im := build(ctx, "small.yml", withTools)

@@ -122,6 +122,7 @@ func sayHost(ctx context.Context, o *options, all []need, asJSON bool) error {
 		return err
 	}
 	if asJSON {
+		h.Devices = nil // hundreds, which QEMU lists as well
 		return writeJSON(map[string]any{"programs": all, "missing": []string{}, "host": h, "media": mediaNeeds(o.arch)})
 	}
 	for _, n := range all {

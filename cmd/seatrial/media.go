@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,8 +75,9 @@ func (o *options) media(ctx context.Context, im *images.Image, list []images.For
 	return made, nil
 }
 
-// mediaNeeds are the programs for media that this host lacks or has. Nothing
-// else needs them, so their absence is no failure of the host.
+// mediaNeeds are the programs for media and for rare devices that this host
+// lacks or has. Nothing else needs them, so their absence is no failure of the
+// host.
 func mediaNeeds(arch string) []need {
 	var all []need
 	for _, t := range images.Tools() {
@@ -85,10 +87,15 @@ func mediaNeeds(arch string) []need {
 	if err != nil {
 		firmware = ""
 	}
-	return append(all, need{Program: "UEFI firmware", Package: qemu.FirmwarePackage(arch), For: "booting UEFI media", Path: firmware})
+	tpm, err := exec.LookPath("swtpm")
+	if err != nil {
+		tpm = ""
+	}
+	return append(all, need{Program: "UEFI firmware", Package: qemu.FirmwarePackage(arch), For: "booting UEFI media", Path: firmware},
+		need{Program: "swtpm", Package: "swtpm", For: "machines with a TPM", Path: tpm})
 }
 
-// missingForMedia are the packages of the programs that media need and that
+// missingForMedia are the packages of the programs of mediaNeeds that
 // are not here, each once.
 func missingForMedia(arch string) []string {
 	var packages []string

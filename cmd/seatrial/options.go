@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -101,6 +102,25 @@ func (o *options) host(ctx context.Context) (harness.Host, error) {
 		return h, fmt.Errorf("%w; seatrial doctor --arch %s says what is missing", remedy(err, "--cache"), o.arch)
 	}
 	return h, nil
+}
+
+// admitPatience is how long a machine waits for room before the user is told.
+const admitPatience = time.Second
+
+// admit waits until this host has room for the plan's machine beside all others
+// that seatrial runs here, and says so if that takes a while.
+func (o *options) admit(ctx context.Context, plan harness.Plan, say func(string)) (*harness.Admitted, error) {
+	cache, err := o.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	a, err := harness.HostAdmission(filepath.Join(cache, "room"))
+	if err != nil {
+		return nil, err
+	}
+	waiting := time.AfterFunc(admitPatience, func() { say("waits for room: other machines have this host's memory or CPUs") })
+	defer waiting.Stop()
+	return a.Admit(ctx, plan, false)
 }
 
 // loadSpec reads the YAML files that were given, merged, or the YAML that ships, for arch.

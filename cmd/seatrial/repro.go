@@ -21,9 +21,10 @@ func reproCommand(o *options) *cobra.Command {
 		Use:   "repro EVIDENCE",
 		Short: "Boot a machine again from the evidence it left, with its console on this terminal",
 		Long: `Reads ` + harness.FileMachine + ` in a machine's evidence folder (RUN/machines/NAME) and boots
-the same kernel, initramfs, command line, memory, CPUs and disks once more, as
+the same kernel, initramfs, command line, memory, CPUs and devices once more, as
 run does. The image must still be in the cache; nothing is built. What the spec
-did with the machine is not repeated, and writable disks are as they are now.`,
+did with the machine is not repeated, writable disks are as they are now, and on
+a network of machines it is alone.`,
 		Example: `  seatrial repro out/latest/machines/my-machine-1.3`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,7 +69,8 @@ func readPlan(dir string) (harness.Plan, string, error) {
 		}
 	}
 	return harness.Plan{
-		Name: c.Name, Cmdline: c.Cmdline, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Disks: c.Disks, Extra: c.Extra,
+		Name: c.Name, Cmdline: c.Cmdline, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Disks: c.Disks, NICs: c.NICs, RTC: c.RTC,
+		Balloon: c.Balloon, TPM: c.TPM, Vars: c.Boot.Vars, Vsock: c.Vsock, Extra: c.Extra,
 		NoInitrd: c.Initrd == "", NoAgent: !c.Agent,
 		Image: &images.Image{Name: c.Name, Arch: c.Arch, KernelPath: c.Kernel, InitrdPath: c.Initrd, Cmdline: c.Cmdline},
 	}, c.Arch, nil

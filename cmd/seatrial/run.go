@@ -146,7 +146,11 @@ func (o *options) boot(ctx context.Context, h harness.Host, plan harness.Plan, e
 		return err
 	}
 	plan.Dir = folder.Dir
-	err = interact(ctx, h, plan, escape)
+	room, err := o.admit(ctx, plan, func(text string) { fmt.Fprintf(os.Stderr, "seatrial: %s %s\n", plan.Name, text) })
+	if err != nil {
+		return errors.Join(err, folder.discard())
+	}
+	err = errors.Join(interact(ctx, h, plan, escape), room.Release())
 	var f *harness.Failure
 	if err != nil && (!errors.As(err, &f) || f.Class != reports.Misuse) {
 		return errors.Join(remedy(err, "--cache"), folder.release())

@@ -67,7 +67,7 @@ func (o *options) test(ctx context.Context, args []string, out string, d *displa
 	if err != nil {
 		return reports.Run{}, err
 	}
-	run, err := proveImage(ctx, h, im, folder.Dir, d)
+	run, err := o.proveImage(ctx, h, im, folder.Dir, d)
 	if err == nil {
 		err = reports.WriteAll(folder.Dir, run)
 	}
@@ -78,12 +78,18 @@ func (o *options) test(ctx context.Context, args []string, out string, d *displa
 }
 
 // proveImage boots the image once and says what that proved.
-func proveImage(ctx context.Context, h harness.Host, im *images.Image, dir string, d *display) (reports.Run, error) {
-	run := reports.Run{ID: filepath.Base(dir), Title: "image " + im.Name, Began: time.Now(), Planned: 3, Host: h.Report(), Boots: map[string]reports.Boot{}}
-	m, err := harness.Boot(ctx, h, harness.Plan{
+func (o *options) proveImage(ctx context.Context, h harness.Host, im *images.Image, dir string, d *display) (run reports.Run, err error) {
+	plan := harness.Plan{
 		Name: im.Name, Image: im, Dir: filepath.Join(dir, "machines", im.Name),
 		Notify: func(p harness.Progress) { d.set("machine "+p.Machine, describe(p)) },
-	})
+	}
+	room, err := o.admit(ctx, plan, func(text string) { d.set("machine "+im.Name, text) })
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, room.Release()) }()
+	run = reports.Run{ID: filepath.Base(dir), Title: "image " + im.Name, Began: time.Now(), Planned: 3, Host: h.Report(), Boots: map[string]reports.Boot{}}
+	m, err := harness.Boot(ctx, h, plan)
 	if err != nil {
 		return run, err
 	}
