@@ -1,8 +1,18 @@
 package cases
 
 import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -74,4 +84,51 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 		Expect(lost.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `init died`))
 		Expect(lost).To(suite.Print(`^init: giving up: root=/dev/vda: there is no such device after 10s; there are: `))
 	}, mediumTime)
+
+	It("a file capability works where the root is a squashfs, and is lost in an initramfs", func(ctx SpecContext) {
+		spec := trial.DefaultSpec()
+		keep := true
+		spec.Onboot = append(spec.Onboot, images.Container{Name: "ping", Image: capable(ctx), Settings: images.Settings{
+			Command: []string{"/bin/ping", "-c", "1", "127.0.0.1"}, UID: &images.ID{Number: 1000}, Capabilities: []string{"CAP_NET_RAW"}, Readonly: &keep,
+		}})
+		im := trial.Build(ctx, spec)
+		Expect(im.Lost(images.KernelInitrd)).To(ContainSubstring("security.capability of /containers/onboot/001-ping/rootfs/bin/ping is lost"))
+		vm := trial.BootReady(ctx, im, fromMedium(trial.Media(ctx, im, images.KernelSquashfs)))
+		Expect(vm).To(suite.Print(`^1 packets transmitted, 1 packets received`))
+
+		lost := trial.Boot(ctx, im, failing)
+		Expect(lost.Await(ctx, boot.Ready)).To(Succeed())
+		Expect(lost).To(suite.Print(`^ping: permission denied`))
+		Expect(lost).NotTo(suite.Print(`packets received`))
+	}, mediumTime)
 })
+
+// capable puts an image into the suite's store that holds a ping with the
+// capability that it needs when it is not root's, and returns its name. The
+// program is the busybox of the image that ships.
+func capable(ctx SpecContext) string {
+	GinkgoHelper()
+	const ref = "cases/capable:1"
+	program, _, err := trial.Default(ctx).ReadFile("/containers/onboot/000-hello/rootfs/bin/busybox")
+	Expect(err).NotTo(HaveOccurred())
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	// CAP_NET_RAW, number 13, permitted and effective (VFS_CAP_REVISION_2).
+	capability := "\x01\x00\x00\x02\x00\x20\x00\x00" + strings.Repeat("\x00", 12)
+	Expect(w.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: "bin/ping", Mode: 0o755, Size: int64(len(program)),
+		PAXRecords: map[string]string{"SCHILY.xattr.security.capability": capability},
+	})).To(Succeed())
+	_, err = w.Write(program)
+	Expect(errors.Join(err, w.Close())).To(Succeed())
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil })
+	Expect(err).NotTo(HaveOccurred())
+	im, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: trial.Arch(), RootFS: v1.RootFS{Type: "layers"}})
+	Expect(err).NotTo(HaveOccurred())
+	im, err = mutate.AppendLayers(im, layer)
+	Expect(err).NotTo(HaveOccurred())
+	store, err := images.OpenStore(filepath.Join(trial.Cache(), "store"))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(store.Put(ctx, ref, im)).To(Succeed())
+	return ref
+}
