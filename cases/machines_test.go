@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -117,6 +118,38 @@ var _ = Describe("a disk, while the machine runs,", func() {
 		info, err := os.Stat(path)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(info.Size()).To(BeEquivalentTo(64 << 20)) // a fork has a copy
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("a disk that is worse than others", func() {
+	const direct = "oflag=direct"
+	write := func(disk string, blocks int) []string {
+		return []string{"dd", "if=/dev/zero", "of=/dev/" + disk, "bs=64k", "count=" + strconv.Itoa(blocks), direct}
+	}
+
+	It("takes the time it takes", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(blankDisk()), func(p *harness.Plan) {
+			p.Disks = append(p.Disks, qemu.Disk{Path: blankDisk(), BytesPerSecond: 256 << 10})
+		})
+		took := func(argv []string) time.Duration {
+			r, err := vm.Exec(ctx, argv...)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(r.Exit).To(BeZero(), r.String())
+			return r.Took
+		}
+		// A throttle lets a tenth of a second's worth through at once.
+		slow := took(write("vdb", 16)) // 1 MiB, at a quarter of it a second
+		Expect(slow).To(BeNumerically(">", 3*time.Second))
+		Expect(took(write("vda", 16))).To(BeNumerically("<", slow/2))
+	}, SpecTimeout(5*time.Minute))
+
+	It("is full, and can still be read", func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "small.yml", withTools), withDisk(&qemu.DiskError{Write: true, After: 2, Errno: syscall.ENOSPC}))
+		run(ctx, vm, write("vda", 2)...)
+		Expect(refused(ctx, vm, write("vda", 1)...)).To(ContainSubstring("error"))
+		Eventually(ctx, vm).Should(suite.Print(`error, dev vda, sector 0 op 0x1:\(WRITE\)`))
+		Expect(refused(ctx, vm, write("vda", 1)...)).To(ContainSubstring("error"))
+		run(ctx, vm, "dd", "if=/dev/vda", "of=/dev/null", "bs=64k", "count=2", "iflag=direct")
 	}, SpecTimeout(5*time.Minute))
 })
 

@@ -32,9 +32,9 @@ func (e DiskError) problem() string {
 // options are blkdebug's (QEMU, docs/devel/blkdebug.rst): a state machine that
 // counts requests, from state 1 on, and one rule that fails them.
 func (e DiskError) options(prefix string) string {
-	event := "read_aio"
+	event, kind := "read_aio", "read" // a rule that its event has made active counts for requests of all kinds, if none is named
 	if e.Write {
-		event = "write_aio"
+		event, kind = "write_aio", "write"
 	}
 	errno := e.Errno
 	if errno == 0 {
@@ -48,8 +48,8 @@ func (e DiskError) options(prefix string) string {
 	if e.Once {
 		once = "on"
 	}
-	fmt.Fprintf(&b, ",%sinject-error.0.event=%s,%sinject-error.0.state=%d,%sinject-error.0.errno=%d,%sinject-error.0.once=%s,%sinject-error.0.immediately=off",
-		prefix, event, prefix, e.After+1, prefix, int(errno), prefix, once, prefix)
+	fmt.Fprintf(&b, ",%sinject-error.0.event=%s,%sinject-error.0.state=%d,%sinject-error.0.errno=%d,%sinject-error.0.once=%s,%sinject-error.0.immediately=off,%sinject-error.0.iotype=%s",
+		prefix, event, prefix, e.After+1, prefix, int(errno), prefix, once, prefix, prefix, kind)
 	return b.String()
 }
 

@@ -86,7 +86,7 @@ func TestFaultArguments(t *testing.T) {
 	args := strings.Join(cmd.Args, " ")
 	for _, want := range []string{
 		"file.driver=blkdebug,file.image.filename=" + escape(c.Kernel), "file.set-state.0.event=write_aio,file.set-state.0.state=1,file.set-state.0.new_state=2",
-		"file.set-state.1.new_state=3", "file.inject-error.0.state=3,file.inject-error.0.errno=5,file.inject-error.0.once=off", "werror=report",
+		"file.set-state.1.new_state=3", "file.inject-error.0.iotype=write", "file.inject-error.0.state=3,file.inject-error.0.errno=5,file.inject-error.0.once=off", "werror=report",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%q is missing in %s", want, args)

@@ -17,8 +17,8 @@ const swtpm = "swtpm"
 // phTPM is the descriptor number of the TPM's control channel.
 const phTPM = "@tpm@"
 
-// tpmArgs attach a TPM 2.0. The amd64 board's is a CRB, which Debian's kernels
-// have built in; the arm64 board takes a TIS only.
+// tpmArgs attach a TPM 2.0. The amd64 board's is a CRB, whose driver Debian's
+// kernels have built in; the arm64 board takes a TIS only.
 func tpmArgs(arch string) []string {
 	device := "tpm-crb"
 	if arch == "arm64" {

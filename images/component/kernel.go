@@ -15,7 +15,7 @@ import (
 // Debian's cloud kernel has serial, devtmpfs and ext4 built in.
 var wanted = []string{
 	"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio_balloon", "virtio_scsi",
-	"overlay", "squashfs", "isofs", "vfat", "nls_ascii", "nls_cp437", "loop", "af_packet", "fuse", "ext4", "efivarfs",
+	"overlay", "squashfs", "isofs", "vfat", "nls_ascii", "nls_cp437", "loop", "af_packet", "fuse", "ext4", "efivarfs", "tpm_tis",
 	"vsock", "vmw_vsock_virtio_transport", "qemu_fw_cfg", "sd_mod", "sr_mod", "ahci", "e1000", "veth", "bridge", "tun", "dummy",
 	"button", "evdev", // the power button
 	"virtio_input", // a keyboard, for a board that has none
