@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -132,6 +133,13 @@ func (m *machine) setClock() error {
 	seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil {
 		return err
+	}
+	// A time before its own start the kernel refuses (timekeeping_validate_timespec
+	// and do_settimeofday64, kernel/time/timekeeping.c). That is no clock at all,
+	// and its own, which begins in 1970, is no worse.
+	if up := m.sys.Uptime(); seconds <= int64(up/time.Second) {
+		m.speak.Say("init: the hardware clock stands at %d s after 1970, and the machine is up for %d s: the clock is left as it is", seconds, int64(up/time.Second))
+		return nil
 	}
 	if err := m.sys.SetClock(seconds); err != nil {
 		return err

@@ -444,10 +444,16 @@ func TestHostname(t *testing.T) {
 }
 
 func TestClock(t *testing.T) {
-	for _, tt := range []struct{ hctosys, want string }{{"1\n", ""}, {"0\n", "clock 1700000000"}} {
+	for _, tt := range []struct{ hctosys, epoch, want string }{
+		{"1\n", "1700000000\n", ""},
+		{"0\n", "1700000000\n", "clock 1700000000"},
+		{"0\n", "6\n", "clock 6"},
+		{"0\n", "5\n", ""}, // the test's machine is up for 5 s
+		{"0\n", "-3600\n", ""},
+	} {
 		tm := newTestMachine(t)
 		tm.file(t, "/sys/class/rtc/rtc0/hctosys", tt.hctosys, 0o444)
-		tm.file(t, "/sys/class/rtc/rtc0/since_epoch", "1700000000\n", 0o444)
+		tm.file(t, "/sys/class/rtc/rtc0/since_epoch", tt.epoch, 0o444)
 		if err := tm.setClock(); err != nil {
 			t.Fatal(err)
 		}
