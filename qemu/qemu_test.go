@@ -276,11 +276,12 @@ func TestKilledFromOutside(t *testing.T) {
 	}
 }
 
-// A QEMU must not outlive its parent, even one that is killed with SIGKILL.
+// Neither a QEMU nor its TPM may outlive their parent, even one that is killed
+// with SIGKILL.
 func TestDiesWithItsParent(t *testing.T) {
 	binary := real(t)
 	parent := exec.Command(os.Args[0], "-test.run=^TestParentToBeKilled$")
-	parent.Env = append(os.Environ(), "SEATRIAL_TEST_QEMU="+binary)
+	parent.Env = append(os.Environ(), "SEATRIAL_TEST_QEMU="+binary, "TMPDIR="+t.TempDir()) // what it leaves goes with ours
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -288,15 +289,15 @@ func TestDiesWithItsParent(t *testing.T) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
+	var qemu, tpm int
 	in := bufio.NewScanner(out)
 	for in.Scan() {
-		if _, err := fmt.Sscanf(in.Text(), "child %d", &pid); err == nil {
+		if _, err := fmt.Sscanf(in.Text(), "children %d %d", &qemu, &tpm); err == nil {
 			break
 		}
 	}
-	if pid == 0 {
-		t.Fatal("the parent started no QEMU")
+	if qemu == 0 || tpm == 0 {
+		t.Fatal("the parent started no QEMU or no TPM")
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -304,11 +305,13 @@ func TestDiesWithItsParent(t *testing.T) {
 	if err := parent.Wait(); err == nil {
 		t.Error("the parent was not killed")
 	}
-	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); {
-		if time.Now().After(deadline) {
-			t.Fatalf("QEMU %d survives its parent", pid)
+	for _, pid := range []int{qemu, tpm} {
+		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); {
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d of QEMU %d and TPM %d survives its parent", pid, qemu, tpm)
+			}
+			time.Sleep(10 * time.Millisecond) // nobody tells when a process that is not ours is gone
 		}
-		time.Sleep(10 * time.Millisecond) // nobody tells when a process that is not ours is gone
 	}
 }
 
@@ -324,12 +327,12 @@ func TestParentToBeKilled(t *testing.T) {
 		return
 	}
 	c := config(t)
-	c.Binary = binary
+	c.Binary, c.TPM = binary, t.TempDir()
 	v, err := Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("child %d\n", v.PID())
+	fmt.Printf("children %d %d\n", v.PID(), v.tpm.cmd.Process.Pid)
 	<-v.Done() // paused: only the kill ends it
 }
 
