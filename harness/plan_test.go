@@ -36,6 +36,9 @@ func TestTerminals(t *testing.T) {
 		if line := p.cmdline(c.arch); !strings.Contains(line, "agent="+c.agent) {
 			t.Errorf("%s %q: the command line does not name the agent's line %s: %s", c.arch, c.cmdline, c.agent, line)
 		}
+		if got := strings.Contains(p.cmdline(c.arch), "no_timer_check"); got != (c.arch == "amd64") {
+			t.Errorf("%s: no_timer_check %v", c.arch, got)
+		}
 		if p.NoAgent = true; strings.Contains(p.cmdline(c.arch), "agent=") {
 			t.Errorf("an agent without a line: %s", p.cmdline(c.arch))
 		}
