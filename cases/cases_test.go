@@ -4,6 +4,10 @@
 //
 // Every assertion stands beside its negative: what must be there is shown to
 // be absent where it must be, so that a spec that always passes is noticed.
+//
+// Patterns of what init and the service tool say end with \b, not with $: the
+// terminal writes a line's text and its end apart, and between them the kernel
+// may print a record, such as the event of the same news.
 package cases
 
 import (

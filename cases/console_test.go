@@ -26,7 +26,7 @@ var _ = Describe("the serial console", func() {
 
 	It("shows init, onboot containers and containerd when "+serial+" is last", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, trial.Default(ctx))
-		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `$`))
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `\b`))
 		Expect(vm).To(suite.Print(`^onboot: hello from the first container`))
 		Expect(vm).To(suite.Print(`starting containerd`))
 		Expect(vm).To(suite.Print(`containerd successfully booted`))
@@ -37,7 +37,7 @@ var _ = Describe("the serial console", func() {
 	It("shows them with one single console", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		Expect(run(ctx, vm, "@cat", "/proc/cmdline")).NotTo(ContainSubstring("tty0"))
-		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0$`))
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ttyS0\b`))
 		Expect(vm).To(suite.Print(`containerd successfully booted`))
 	}, SpecTimeout(5*time.Minute))
 
@@ -62,7 +62,7 @@ var _ = Describe("the serial console", func() {
 	It("falls back to "+serial+" when the last console does not exist", func(ctx SpecContext) {
 		vm := trial.Boot(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.Cmdline = "console=" + serial + " console=" + absent })
 		Expect(vm.Await(ctx, boot.Onboot)).To(Succeed()) // all that is asked comes before
-		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `$`))
+		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `\b`))
 		Expect(vm).NotTo(suite.Print(`console order`))
 	}, SpecTimeout(5*time.Minute))
 })

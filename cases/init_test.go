@@ -44,8 +44,8 @@ var _ = Describe("the shipped init", Ordered, func() {
 	}, NodeTimeout(5*time.Minute))
 
 	It("names an onboot container that fails with status, signal or runc's reason, and goes on", func() {
-		Expect(vm).To(suite.Print(`^onboot 000-fails: exit status 3$`))
-		Expect(vm).To(suite.Print(`^onboot 001-killed: signal: killed$`))
+		Expect(vm).To(suite.Print(`^onboot 000-fails: exit status 3\b`))
+		Expect(vm).To(suite.Print(`^onboot 001-killed: signal: killed\b`))
 		Expect(vm).To(suite.Print(`^onboot 002-no-program: runc: .*/nonesuch.*(?i:no such file)`))
 		Expect(vm).NotTo(suite.Print(`^onboot 003-wired: (exit|runc|signal)`))
 		inOrder(vm, "onboot 000-fails: from", "onboot 001-killed: from", "onboot 002-no-program: from", "onboot 003-wired: from")
@@ -59,15 +59,15 @@ var _ = Describe("the shipped init", Ordered, func() {
 		inOrder(vm, "onboot 000-fails: from", "to the one", "to the other", "onboot 000-fails: exit status 3")
 		Expect(run(ctx, vm, "@cat", "/run/log/onboot/onboot.000-fails.out.log")).To(Equal("to the one\n"))
 		Expect(run(ctx, vm, "@cat", "/var/log/onboot/onboot.000-fails.log")).To(Equal("to the other\n"))
-		Expect(run(ctx, vm, "runc", "list", "-q")).To(BeEmpty())  // each was deleted
-		Expect(vm).To(suite.Print(`^onboot 000-fails: running$`)) // linuxkit.runc_debug=1
+		Expect(run(ctx, vm, "runc", "list", "-q")).To(BeEmpty())   // each was deleted
+		Expect(vm).To(suite.Print(`^onboot 000-fails: running\b`)) // linuxkit.runc_debug=1
 	}, SpecTimeout(2*time.Minute))
 
 	It("carries out the whole runtime.json", func(ctx SpecContext) {
-		Expect(vm).To(suite.Print(`^Created interface dummy7 type dummy$`))
-		Expect(vm).To(suite.Print(`^Created interface moved7 type dummy$`))
+		Expect(vm).To(suite.Print(`^Created interface dummy7 type dummy\b`))
+		Expect(vm).To(suite.Print(`^Created interface moved7 type dummy\b`))
 		for _, moved := range []string{"inside7", "moved7", "dummy0"} {
-			Expect(count(vm, `^Moved interface `+moved+` to pid \d+$`)).To(Equal(1), moved)
+			Expect(count(vm, `^Moved interface `+moved+` to pid \d+\b`)).To(Equal(1), moved)
 		}
 		Expect(vm).NotTo(suite.Print(`^Created interface dummy0|^Moved interface dummy7`))
 		Expect(run(ctx, vm, "@cat", "/run/log/onboot/onboot.003-wired.out.log")).To(And(
@@ -88,7 +88,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 	})
 
 	It("says one line per service and the counts at the end of the boot", func() {
-		Expect(count(vm, `^service web: running, pid \d+$`)).To(Equal(1))
+		Expect(count(vm, `^service web: running, pid \d+\b`)).To(Equal(1))
 		Expect(vm).To(suite.Print(`^service broken: starting the task: .*/nonesuch|^service broken: creating the task: .*/nonesuch`))
 		Expect(vm).NotTo(suite.Print(`^service broken: running`))
 		e, ok := vm.Console().Milestone(boot.Services)
@@ -101,7 +101,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^service flaky: exit status 9; started again in 200ms \(restart on-failure\)`))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(count(vm, `^service flaky: running`)).To(BeNumerically(">=", 2))
-		Expect(vm).To(suite.Print(`^service content: exit status 0$`))
+		Expect(vm).To(suite.Print(`^service content: exit status 0\b`))
 		Expect(count(vm, `^service content: running`)).To(Equal(1))
 		run(ctx, vm, "service", "stop", "flaky")
 		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "container", "ls", "-q")).NotTo(ContainSubstring("flaky"))
@@ -164,7 +164,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(original).To(ContainSubstring("seatrial web"))
 		Expect(run(ctx, vm, "@cat", volumes+"loose/merged/copied")).To(Equal(original))
 		Expect(run(ctx, vm, "@cat", volumes+"loose"+page)).To(Equal("changed\n"))
-		Expect(vm).To(suite.Print(`^onboot 004-shelf: exit status 1$`)) // the last thing it tried
+		Expect(vm).To(suite.Print(`^onboot 004-shelf: exit status 1\b`)) // the last thing it tried
 		// Not only the container's bind is read-only: the volume itself is.
 		Expect(refused(ctx, vm, "@append", volumes+"fixed"+page, "x")).To(ContainSubstring("read-only file system"))
 		Expect(refused(ctx, vm, "@append", volumes+"fixed/lower/www/index.html", "x")).To(ContainSubstring("read-only file system"))
@@ -249,7 +249,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		table := run(ctx, vm, "@cat", "/proc/self/mounts")
 		Expect(table).To(And(ContainSubstring(" /sys/fs/cgroup/memory cgroup rw"), ContainSubstring("name=systemd")))
 		Expect(table).NotTo(ContainSubstring("cgroup2"))
-		Expect(vm).To(suite.Print(`^onboot: Using cgroup v1$`))
+		Expect(vm).To(suite.Print(`^onboot: Using cgroup v1\b`))
 		Expect(vm).To(suite.Print(`^spoken at once`))
 		Expect(refused(ctx, vm, "@stat", "/run/log/onboot/onboot.000-speaks.out.log")).To(ContainSubstring("no such file"))
 		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("given\n"))
@@ -258,8 +258,8 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(vm.PowerButton(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(vm).To(suite.Print(`^init: power button$`))
-		Expect(vm).To(suite.Print(`^init: poweroff: stopping the machine$`))
+		Expect(vm).To(suite.Print(`^init: power button\b`))
+		Expect(vm).To(suite.Print(`^init: poweroff: stopping the machine\b`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("reboots on Ctrl-Alt-Del, and a service without containerd is named", func(ctx SpecContext) {
@@ -271,7 +271,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(vm.CtrlAltDel(ctx)).To(Succeed())
 		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine$`))
+		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine\b`))
 		Expect(vm).NotTo(suite.Print(`reboot: Power down`))
 	}, SpecTimeout(5*time.Minute))
 })

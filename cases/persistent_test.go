@@ -47,8 +47,8 @@ var _ = Describe("services whose containerd keeps its folder on a disk", func() 
 		Expect(vm).To(suite.Print(recovered)) // it was a reset
 		Expect(vm).To(suite.Print(`^format: /dev/vda holds ext4 labelled "state" already`))
 		for _, name := range []string{"web", "elsewhere"} {
-			Expect(count(vm, `^service: Cleaning up stale service: "`+name+`"$`)).To(Equal(1), name)
-			Expect(count(vm, `^service `+name+`: running, pid \d+$`)).To(Equal(1), name)
+			Expect(count(vm, `^service: Cleaning up stale service: "`+name+`"`)).To(Equal(1), name)
+			Expect(count(vm, `^service `+name+`: running, pid \d+\b`)).To(Equal(1), name)
 		}
 		Expect(vm).NotTo(suite.Print(`stale service: "alien"`))
 		Expect(list(vm, "services.linuxkit")).To(ConsistOf("web"))
