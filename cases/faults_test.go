@@ -102,7 +102,7 @@ var _ = Describe("a machine to which something is done", func() {
 		Expect(vm.Alive()).To(BeTrue())
 	}, SpecTimeout(5*time.Minute))
 
-	It("says which disk fails when it writes, and nothing of one that does not", func(ctx SpecContext) {
+	It("says which disk fails when it writes, and nothing of one that does not", Label("devices"), func(ctx SpecContext) {
 		idle := build(ctx, "small.yml", withoutServices)
 		vm := trial.BootReady(ctx, idle, withDisk(&qemu.DiskError{Write: true}))
 		run(ctx, vm, "@cat", "/sys/block/vda/size")
@@ -121,7 +121,7 @@ var _ = Describe("a machine to which something is done", func() {
 
 	It("comes up in the years 1970 and 2038", func(ctx SpecContext) {
 		for _, at := range []string{"1970-01-01T00:00:00", "2038-01-19T03:14:00"} {
-			vm := trial.BootReady(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.RTC = at })
+			vm := trial.BootReady(ctx, build(ctx, "small.yml", withoutServices), func(p *harness.Plan) { p.RTC = at })
 			Expect(guestTime(ctx, vm).Format(time.RFC3339)).To(HavePrefix(at[:10]))
 			Expect(vm).To(suite.BeFaultFree())
 		}

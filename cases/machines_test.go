@@ -80,7 +80,7 @@ func sector(path string, n int64) string {
 	return string(b)
 }
 
-var _ = Describe("a disk, while the machine runs,", func() {
+var _ = Describe("a disk, while the machine runs,", Label("devices"), func() {
 	It("is pulled: its requests fail, and one that is removable is gone", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(blankDisk()), func(p *harness.Plan) {
 			p.Disks = append(p.Disks, qemu.Disk{Path: blankDisk(), Removable: true}, qemu.Disk{Path: blankDisk()})
@@ -121,7 +121,7 @@ var _ = Describe("a disk, while the machine runs,", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("a disk that is worse than others", func() {
+var _ = Describe("a disk that is worse than others", Label("devices"), func() {
 	const direct = "oflag=direct"
 	write := func(disk string, blocks int) []string {
 		return []string{"dd", "if=/dev/zero", "of=/dev/" + disk, "bs=64k", "count=" + strconv.Itoa(blocks), direct}
@@ -153,7 +153,7 @@ var _ = Describe("a disk that is worse than others", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("a power cut", func() {
+var _ = Describe("a power cut", Label("devices"), func() {
 	It("leaves what was flushed, and of what only reached the disk's cache as much as it is told to", func(ctx SpecContext) {
 		im := build(ctx, "small.yml", withTools)
 		for lost, want := range map[float64]string{1: "\x00", 0: "b"} {
@@ -198,7 +198,7 @@ var _ = Describe("a power cut", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("machines on one network", func() {
+var _ = Describe("machines on one network", Label("devices"), func() {
 	It("see each other, not across a partition, and again when it is healed", func(ctx SpecContext) {
 		lan, im := &qemu.Network{}, build(ctx, "small.yml", withTools)
 		var vms []*harness.Machine
@@ -271,7 +271,7 @@ func resets(ctx SpecContext, vm *harness.Machine) int {
 
 // What only some hosts have, and "seatrial doctor --install" brings, is labelled
 // as the media are.
-var _ = Describe("a machine's UEFI variables", Label("media"), func() {
+var _ = Describe("a machine's UEFI variables", Label("devices"), func() {
 	It("outlive it in the file that its plan names, and no other machine has them", func(ctx SpecContext) {
 		im, vars := build(ctx, "small.yml", withTools), filepath.Join(GinkgoT().TempDir(), "vars")
 		const name = "/sys/firmware/efi/efivars/Trial-0b4c4a7e-4a0b-4d7c-8a52-1c57a1a0a001"
@@ -290,7 +290,7 @@ var _ = Describe("a machine's UEFI variables", Label("media"), func() {
 	}, SpecTimeout(8*time.Minute))
 })
 
-var _ = Describe("a machine's memory", func() {
+var _ = Describe("a machine's memory", Label("devices"), func() {
 	It("is taken away, and given back", func(ctx SpecContext) {
 		im := build(ctx, "small.yml")
 		vm := trial.Fork(ctx, im, func(p *harness.Plan) { p.Balloon = true })
@@ -315,7 +315,7 @@ var _ = Describe("a machine's memory", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-var _ = Describe("a machine's TPM", Label("media"), func() {
+var _ = Describe("a machine's TPM", Label("devices"), func() {
 	It("is there if it was given one, and keeps what it holds", func(ctx SpecContext) {
 		state := filepath.Join(GinkgoT().TempDir(), "tpm")
 		im := build(ctx, "small.yml", withTools)

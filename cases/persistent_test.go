@@ -24,7 +24,7 @@ func withContainerdDisk(s *images.Spec) {
 	}})
 }
 
-var _ = Describe("services whose containerd keeps its folder on a disk", func() {
+var _ = Describe("services whose containerd keeps its folder on a disk", Label("devices"), func() {
 	It("come up after a reset as they did at first: nothing stale is left, and what is not theirs stays", func(ctx SpecContext) {
 		disk, image := blankDisk(), build(ctx, "small.yml", withContainerdDisk)
 		list := func(vm *harness.Machine, ns string) []string {
