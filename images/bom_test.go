@@ -74,6 +74,7 @@ func billOf(t *testing.T, source Source) ([]byte, *Image) {
 }
 
 func TestBOM(t *testing.T) {
+	t.Parallel()
 	shelf := billStock(t, someParts())
 	text, im := billOf(t, shelf)
 	if again, _ := billOf(t, shelf); !bytes.Equal(text, again) {
@@ -164,6 +165,7 @@ func TestBOM(t *testing.T) {
 
 // Another package is another bill, also where the root has the same bytes.
 func TestBOMOther(t *testing.T) {
+	t.Parallel()
 	one, first := billOf(t, billStock(t, someParts()))
 	parts := someParts()
 	parts[0].Version = "2.37"
@@ -178,6 +180,7 @@ func TestBOMOther(t *testing.T) {
 
 // An image that is not what the machine was built of is not described.
 func TestBOMTampered(t *testing.T) {
+	t.Parallel()
 	shelf := billStock(t, someParts())
 	b := &Builder{Source: shelf, Arch: "amd64", Dir: t.TempDir()}
 	s := spec(t, billYAML)
@@ -241,6 +244,7 @@ func TestBOMTampered(t *testing.T) {
 // The bill is what the schema of CycloneDX asks for, and one that is not is
 // found out.
 func TestBOMValid(t *testing.T) {
+	t.Parallel()
 	schema := bomSchema(t)
 	text, _ := billOf(t, billStock(t, someParts()))
 	valid := func(text []byte) error {

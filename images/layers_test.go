@@ -201,6 +201,7 @@ func TestFlattenBomb(t *testing.T) {
 
 // A hundred thousand entries take a moment, not minutes.
 func TestFlattenManyEntries(t *testing.T) {
+	t.Parallel()
 	many := make(layer, 0, 100_000)
 	for i := range cap(many) {
 		many = append(many, tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/f%d", i%100, i), Mode: 0o644})

@@ -125,6 +125,7 @@ func TestSpecTooLarge(t *testing.T) {
 
 // Texts that are short and mean very much, or are wrong all over.
 func TestSpecBombs(t *testing.T) {
+	t.Parallel()
 	many := func(item string, n int) string { return strings.TrimSuffix(strings.Repeat(item+",", n), ",") }
 	for name, c := range map[string]struct{ text, want string }{
 		"aliases":      {head + "onboot: [&c {name: a, image: b, command: [" + many("x", 5000) + "]}," + many("*c", 5000) + "]\n", "repeated through aliases"},
