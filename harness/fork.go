@@ -25,16 +25,15 @@ const noncePath = "/run/seatrial.nonce"
 const entropySize = 32
 
 // Fork gives a machine of the plan that is up, or held where the plan says, in a
-// fraction of a second: a copy of one that was booted once and kept. It is as pristine as a booted
-// one; its console log begins with what the template printed, marked as
-// inherited; its random numbers and its clock are its own.
+// fraction of a second: a copy of one that was booted once and kept. It is as
+// pristine as a booted one; its console log begins with what the template
+// printed, marked as inherited; its random numbers and its clock are its own.
 //
 // That it is a copy, and not another machine or a reboot, is proved by a nonce
-// that only the template's memory has: no command's answer and no other thing
-// that is awaited of the machine is handed on before that proof has come, and
-// Close fails if it never did. A template that does not exist yet is
-// made first, which takes a boot. Where a machine cannot be kept, every one
-// boots; Report says which way was gone, and why.
+// that only the template's memory has: no command's answer is handed on before
+// that proof has come, and Close fails if it never did. A template that does not
+// exist yet is made first, which takes a boot. Where a machine cannot be kept,
+// every one boots; Report says which way was gone, and why.
 //
 // Disks that are not read-only are copies as well: they hold what the template
 // wrote on its way up, and what the fork writes is gone with it. The plan's own

@@ -3,8 +3,10 @@ package harness
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/harness/console"
 	"github.com/seatrial/seatrial/reports"
 )
 
@@ -14,23 +16,17 @@ func (m *Machine) awaitUp(ctx context.Context) error {
 	if m.plan.Hold == "" {
 		return m.Await(ctx, boot.Ready)
 	}
-	return m.await(ctx, "a hold before "+string(m.plan.Hold), m.patience.Boot, func() bool { return m.heldAt() != "" })
+	return m.await(ctx, "a hold before "+string(m.plan.Hold), m.patience.Boot, m.held)
 }
 
-// heldAt is the milestone before which PID 1 waits; empty: it does not.
-func (m *Machine) heldAt() boot.Milestone {
+// held reports whether PID 1 waits where the plan says.
+func (m *Machine) held() bool {
 	m.mu.Lock()
 	released := m.released
 	m.mu.Unlock()
-	if m.plan.Hold == "" || released {
-		return ""
-	}
-	for _, mark := range m.log.Marks() {
-		if mark.State == boot.Held && mark.At == m.plan.Hold {
-			return mark.At
-		}
-	}
-	return ""
+	return m.plan.Hold != "" && !released && slices.ContainsFunc(m.log.Marks(), func(mark console.Mark) bool {
+		return mark.State == boot.Held && mark.At == m.plan.Hold
+	})
 }
 
 // Release lets a machine go on that is held where its plan says; it waits until
@@ -66,9 +62,8 @@ func (m *Machine) Release(ctx context.Context) error {
 // heldUp is the verdict about a wait for something that cannot come as long as
 // the machine is held.
 func (m *Machine) heldUp(wanted string) *Failure {
-	at := m.heldAt()
-	if at == "" {
+	if !m.held() {
 		return nil
 	}
-	return m.failure(reports.Misuse, fmt.Sprintf("the machine is held before %s, and nobody has released it", at), wanted, nil)
+	return m.failure(reports.Misuse, fmt.Sprintf("the machine is held before %s, and nobody has released it", m.plan.Hold), wanted, nil)
 }

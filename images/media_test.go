@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -317,6 +318,33 @@ func TestKilledExport(t *testing.T) {
 	}
 }
 
+// archived reads a tar archive, entry by entry.
+func archived(t *testing.T, path string) iter.Seq2[*tar.Header, string] {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(yield func(*tar.Header, string) bool) {
+		for r := tar.NewReader(bytes.NewReader(raw)); ; {
+			h, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(h, string(data)) {
+				return
+			}
+		}
+	}
+}
+
 func TestTarMedium(t *testing.T) {
 	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
 	im, err := b.Build(t.Context(), spec(t, machine))
@@ -332,24 +360,9 @@ func TestTarMedium(t *testing.T) {
 	if err != nil || len(paths) != 1 || paths[0] != filepath.Join(out, "x.tar") {
 		t.Fatalf("%q, %v", paths, err)
 	}
-	raw, err := os.ReadFile(paths[0])
-	if err != nil {
-		t.Fatal(err)
-	}
 	got := map[string]string{}
-	for r := tar.NewReader(bytes.NewReader(raw)); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got[h.Name] = string(h.Typeflag) + " " + h.Linkname + string(data)
+	for h, data := range archived(t, paths[0]) {
+		got[h.Name] = string(h.Typeflag) + " " + h.Linkname + data
 	}
 	for name, want := range map[string]string{
 		"init": "0 PID 1", "sbin/init": "1 init", "boot/kernel": "0 bzImage of amd64", "boot/cmdline": "0 a b",

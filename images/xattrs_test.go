@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,19 +114,8 @@ func TestMediaAttributes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(m.files[0].path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	got := map[string]string{}
-	for r := tar.NewReader(bytes.NewReader(raw)); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	for h := range archived(t, m.files[0].path) {
 		for k, v := range h.PAXRecords {
 			got[h.Name+" "+k] = v
 		}

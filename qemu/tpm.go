@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 )
@@ -42,26 +41,15 @@ func startTPM(dir string) (*tpm, *os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("TPM: %w", err)
 	}
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	far, own, err := filePair("tpm")
 	if err != nil {
-		return nil, nil, fmt.Errorf("TPM: %w", err)
+		return nil, nil, err
 	}
-	far, own := os.NewFile(uintptr(fds[0]), "tpm"), os.NewFile(uintptr(fds[1]), "tpm")
 	t := &tpm{done: make(chan error, 1)}
 	t.cmd = exec.Command(swtpm, "socket", "--tpm2", "--tpmstate", "dir="+dir+",mode=0600", "--ctrl", "type=unixio,clientfd=3")
 	t.cmd.ExtraFiles, t.cmd.Stderr = []*os.File{own}, &t.stderr
-	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() { // as VM.spawn, and for the same reason
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := t.cmd.Start()
-		started <- err
-		if err == nil {
-			t.done <- t.cmd.Wait()
-		}
-	}()
-	if err := errors.Join(<-started, own.Close()); err != nil {
+	started := startChild(t.cmd, func(err error) { t.done <- err })
+	if err := errors.Join(started, own.Close()); err != nil {
 		far.Close()
 		return nil, nil, fmt.Errorf("TPM: %w", err)
 	}

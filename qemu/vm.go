@@ -158,10 +158,6 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	if c.Dir != "" {
 		v.cmd.Env = append(os.Environ(), "TMPDIR="+c.Dir) // for the overlays of disks
 	}
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,
-		Pdeathsig: syscall.SIGKILL,
-	}
 	if err := v.spawn(); err != nil {
 		return err
 	}
@@ -171,14 +167,21 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 	return v.greet(ctx)
 }
 
-// socketPair returns a connection and the file for the far side.
-func socketPair(name string) (*net.UnixConn, *os.File, error) {
+// filePair returns both ends of a stream as files.
+func filePair(name string) (near, far *os.File, err error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s socket: %w", name, err)
 	}
-	near := os.NewFile(uintptr(fds[0]), name)
-	far := os.NewFile(uintptr(fds[1]), name)
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}
+
+// socketPair returns a connection and the file for the far side.
+func socketPair(name string) (*net.UnixConn, *os.File, error) {
+	near, far, err := filePair(name)
+	if err != nil {
+		return nil, nil, err
+	}
 	conn, err := net.FileConn(near)
 	if err := errors.Join(err, near.Close()); err != nil {
 		far.Close()
@@ -200,27 +203,36 @@ func (v *VM) openEvidence(dir string) error {
 	return err
 }
 
-// spawn starts QEMU from a goroutine that stays on one operating-system thread
-// and waits there for the end. The lock is not decoration: PR_SET_PDEATHSIG
-// fires when the *thread* that forked ends (prctl(2)), and Go ends threads as
-// it likes.
+// spawn starts QEMU.
 func (v *VM) spawn() error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := v.cmd.Start(); err != nil {
-			started <- err
-			close(v.done)
-			return
-		}
-		started <- nil
-		// The error only repeats the state, which Exit puts into words.
-		_ = v.cmd.Wait()
+	err := startChild(v.cmd, func(error) { // it only repeats the state, which Exit puts into words
 		v.mu.Lock()
 		v.ended = v.cmd.ProcessState
 		v.mu.Unlock()
 		close(v.done)
+	})
+	if err != nil {
+		close(v.done)
+	}
+	return err
+}
+
+// startChild starts a program that dies with this process, in a process group
+// of its own, from a goroutine that stays on one operating-system thread and
+// waits there for the end, of which it tells. The lock is not decoration:
+// PR_SET_PDEATHSIG fires when the *thread* that forked ends (prctl(2)), and Go
+// ends threads as it likes.
+func startChild(cmd *exec.Cmd, ended func(error)) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended(cmd.Wait())
+		}
 	}()
 	return <-started
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -52,13 +51,9 @@ func (o *options) media(ctx context.Context, im *images.Image, list []images.For
 			return nil, err
 		}
 	}
-	cache, store, err := o.openStore()
+	b, err := o.builder(im.Name, d)
 	if err != nil {
 		return nil, err
-	}
-	b := &images.Builder{
-		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
-		Progress: func(step string) { d.set("image "+im.Name, step) },
 	}
 	defer d.drop("image " + im.Name)
 	var made []*images.Media

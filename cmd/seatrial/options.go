@@ -183,17 +183,26 @@ func (o *options) imageOf(ctx context.Context, spec *images.Spec, d *display) (*
 
 // assemble builds the image of a spec from component images as they are.
 func (o *options) assemble(ctx context.Context, spec *images.Spec, d *display) (*images.Image, error) {
-	cache, store, err := o.openStore()
+	b, err := o.builder(spec.Name, d)
 	if err != nil {
 		return nil, err
-	}
-	b := &images.Builder{
-		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
-		Progress: func(step string) { d.set("image "+spec.Name, step) },
 	}
 	im, err := b.Build(ctx, spec)
 	d.drop("image " + spec.Name)
 	return im, remedy(err, "--cache")
+}
+
+// builder makes images and media in the cache; name is what the display calls
+// the image.
+func (o *options) builder(name string, d *display) (*images.Builder, error) {
+	cache, store, err := o.openStore()
+	if err != nil {
+		return nil, err
+	}
+	return &images.Builder{
+		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
+		Progress: func(step string) { d.set("image "+name, step) },
+	}, nil
 }
 
 // ownComponents are the names of the component images that a spec uses and
