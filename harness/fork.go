@@ -16,10 +16,6 @@ import (
 	"github.com/seatrial/seatrial/reports"
 )
 
-// noncePath is where a template's nonce lies in the machine: on a tmpfs, so in
-// nothing but its memory.
-const noncePath = "/run/seatrial.nonce"
-
 // entropySize is what every fork gets of the host's random numbers, in bytes:
 // the kernel's whole pool (POOL_BITS, drivers/char/random.c).
 const entropySize = 32
@@ -154,7 +150,7 @@ func (m *Machine) wake(ctx context.Context, t *template, began time.Time) error 
 		return m.failure(reports.Infra, err.Error(), wantedWake, err)
 	}
 	now := strconv.FormatInt(time.Now().UnixNano(), 10)
-	answer, err := m.agent.call(boot.Request{Argv: []string{"@wake", noncePath, hex.EncodeToString(entropy), now}}, nil)
+	answer, err := m.agent.call(boot.Request{Argv: []string{"@wake", hex.EncodeToString(entropy), now}}, nil)
 	if err != nil {
 		return m.failure(reports.Infra, err.Error(), wantedWake, err)
 	}

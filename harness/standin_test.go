@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		}},
 		"amnesiac": {Guest: func(m *qemutest.Machine) {
 			if m.Loaded {
-				m.SetMemory([]byte(`{"` + noncePath + `":"another"}`))
+				m.SetMemory([]byte(`{"mark":"another"}`))
 			}
 			linux(m)
 		}},
@@ -115,9 +115,11 @@ func linux(m *qemutest.Machine) {
 			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files[r.Argv[1]])})
 		case "@mac":
 			files["mac"] = r.Argv[1] + " " + r.Argv[2]
+		case "@mark":
+			files["mark"] = r.Argv[1]
 		case "@wake":
-			files["entropy"], files["clock"] = r.Argv[2], r.Argv[3]
-			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files[r.Argv[1]])})
+			files["entropy"], files["clock"] = r.Argv[1], r.Argv[2]
+			reply(m, boot.Reply{ID: r.ID, Stream: 1, Data: []byte(files["mark"])})
 		default:
 			code = 127
 		}

@@ -68,7 +68,7 @@ func OpenTemplates(o TemplateOptions) *Templates {
 }
 
 // templateFormat changes when files of older programs must not be used.
-const templateFormat = 1
+const templateFormat = 2
 
 // shape is everything that decides what a template is. Its digest is the key,
 // so a template whose shape has changed is never found, only pruned.
@@ -489,10 +489,10 @@ func (t *template) save(ctx context.Context, m *Machine, demanded Rung) error {
 	if err := m.awaitUp(ctx); err != nil {
 		return err
 	}
-	if r, err := m.Exec(ctx, "@append", noncePath, t.Nonce); err != nil {
+	if r, err := m.Exec(ctx, "@mark", t.Nonce); err != nil {
 		return err
 	} else if r.Exit != 0 {
-		return m.failure(reports.Guest, "the nonce that tells forks from reboots cannot be written: "+r.Stderr, "a template", nil)
+		return m.failure(reports.Guest, "the nonce that tells forks from reboots is not taken: "+r.Stderr, "a template", nil)
 	}
 	t.Hello = m.agent.build()
 	if err := m.quieten(ctx); err != nil {

@@ -69,6 +69,7 @@ type agent struct {
 	commands sync.WaitGroup
 	state    sync.Mutex
 	running  map[uint64]context.CancelFunc
+	mark     string // of @mark; the reader's alone
 }
 
 // reply sends one frame. A line that is broken is noticed by the reader.
@@ -104,7 +105,7 @@ func (a *agent) handle(ctx context.Context, text []byte) {
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: command %d is still running", r.ID)})
 	case n >= maxCommands:
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: %d commands are running, no more can", n)})
-	case r.Argv[0] == CmdWake:
+	case r.Argv[0] == CmdMark || r.Argv[0] == CmdWake:
 		a.reply(a.execute(ctx, r)) // before anything that was asked after it
 	default:
 		a.launch(ctx, r)
@@ -161,7 +162,7 @@ func (a *agent) execute(ctx context.Context, r boot.Request) boot.Reply {
 	stdout, stderr := stream{a, r.ID, 1}, stream{a, r.ID, 2}
 	if r.Argv[0] != "" && r.Argv[0][0] == '@' {
 		code := 0
-		if err := builtin(stdout, r.Argv); err != nil {
+		if err := a.builtin(stdout, r.Argv); err != nil {
 			fmt.Fprintln(stderr, err)
 			code = 1
 		}
@@ -205,19 +206,28 @@ func openRaw(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	// Not Fd, which makes the file a blocking one: then the reader sleeps in
+	// read(2), and a machine with one processor runs the command only when Go
+	// notices that, up to 10 ms later.
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = errors.Join(conn.Control(func(fd uintptr) { err = makeRaw(int(fd)) }), err)
+	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s is not a terminal: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+func makeRaw(fd int) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return fmt.Errorf("is not a terminal: %w", err)
 	}
 	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
 	t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.B115200
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return f, nil
+	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
 }
 
 // startAgent starts the agent if the command line asks for it, and keeps it.

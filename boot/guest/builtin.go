@@ -26,7 +26,8 @@ const (
 	CmdKill   = "@kill"   // @kill SIGNAL PID...: signal by name ("TERM", "SIGTERM") or number
 	CmdAppend = "@append" // @append PATH TEXT: adds TEXT to a file, made 0644 if it is not there
 	CmdReseed = "@reseed" // @reseed HEX: gives the kernel's random generator fresh entropy, 32 bytes at least, and makes it use it
-	CmdWake   = "@wake"   // @wake PATH HEX NANOSECONDS: @reseed, @clock and @cat in one, for a fork: a round trip costs more than they do
+	CmdMark   = "@mark"   // @mark WORD: keeps a word in the agent's memory, where only this machine and its copies have it
+	CmdWake   = "@wake"   // @wake HEX NANOSECONDS: @reseed and @clock in one, and says the word of @mark: a round trip costs more than they do
 	CmdMAC    = "@mac"    // @mac OLD NEW: gives the network interface with address OLD the address NEW
 	CmdClock  = "@clock"  // @clock [NANOSECONDS]: sets the clock to a time since 1970 if one is given; says what it is
 )
@@ -35,11 +36,11 @@ const (
 func Builtins() []string {
 	return []string{
 		CmdCat + " PATH...", CmdPs, CmdStat + " PATH", CmdLs + " PATH", CmdKill + " SIGNAL PID...", CmdAppend + " PATH TEXT",
-		CmdReseed + " HEX", CmdWake + " PATH HEX NANOSECONDS", CmdMAC + " OLD NEW", CmdClock + " [NANOSECONDS]",
+		CmdReseed + " HEX", CmdMark + " WORD", CmdWake + " HEX NANOSECONDS", CmdMAC + " OLD NEW", CmdClock + " [NANOSECONDS]",
 	}
 }
 
-func builtin(out io.Writer, argv []string) error {
+func (a *agent) builtin(out io.Writer, argv []string) error {
 	args := argv[1:]
 	switch name := argv[0]; {
 	case name == CmdCat && len(args) > 0:
@@ -56,14 +57,18 @@ func builtin(out io.Writer, argv []string) error {
 		return appendTo(args[0], args[1])
 	case name == CmdReseed && len(args) == 1:
 		return reseed(args[0])
-	case name == CmdWake && len(args) == 3:
-		if err := reseed(args[1]); err != nil {
+	case name == CmdMark && len(args) == 1:
+		a.mark = args[0]
+		return nil
+	case name == CmdWake && len(args) == 2:
+		if err := reseed(args[0]); err != nil {
 			return err
 		}
-		if err := clock(io.Discard, args[2:]); err != nil {
+		if err := clock(io.Discard, args[1:]); err != nil {
 			return err
 		}
-		return cat(out, args[:1])
+		_, err := io.WriteString(out, a.mark)
+		return err
 	case name == CmdMAC && len(args) == 2:
 		return setMAC(args[0], args[1])
 	case name == CmdClock && len(args) <= 1:

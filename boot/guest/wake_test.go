@@ -14,7 +14,7 @@ import (
 func TestClockTells(t *testing.T) {
 	var out bytes.Buffer
 	before := time.Now().UnixNano()
-	if err := builtin(&out, []string{CmdClock}); err != nil {
+	if err := (&agent{}).builtin(&out, []string{CmdClock}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
@@ -30,10 +30,10 @@ func TestWakeRefuses(t *testing.T) {
 		{CmdReseed}, {CmdReseed, "no digits"}, {CmdReseed, enough[2:]}, {CmdReseed, strings.Repeat("00", 513)},
 		{CmdMAC, "02:00:00:00:00:01"}, {CmdMAC, "x", "02:00:00:00:00:01"}, {CmdMAC, "02:00:00:00:00:01", "x"},
 		{CmdMAC, "02:00:00:00:00:01", "02:00:00:00:00:02"}, // there is none
-		{CmdWake, "/etc/hostname", enough[2:], "0"}, {CmdWake, "/etc/hostname", enough},
+		{CmdWake, enough[2:], "0"}, {CmdWake, enough}, {CmdMark},
 	} {
 		var out bytes.Buffer
-		if err := builtin(&out, argv); err == nil || out.Len() > 0 {
+		if err := (&agent{}).builtin(&out, argv); err == nil || out.Len() > 0 {
 			t.Errorf("%q: %v, said %q", argv, err, out.String())
 		}
 	}
