@@ -25,9 +25,10 @@ check:
 	go vet ./...
 	go tool staticcheck ./...
 
-# All tests: those of the packages with the race detector on (some of qemu's and
-# harness's run real machines; the package that takes longest is named first, so that
-# it does not end alone), then the whole suite, as many specs at a time as CPUs.
+# All tests: those of the packages with the race detector on, then the whole suite, as
+# many specs at a time as CPUs. Some packages run real machines and wait for them half
+# of the time, so half more packages run at once than there are CPUs; the one that
+# takes longest is named first, so that it does not end alone.
 test: setup
-	go test -race ./images $$(go list ./... | grep -v '/cases$$')
+	go test -race -p $$(($$(nproc) * 3 / 2)) ./images $$(go list ./... | grep -v '/cases$$')
 	bin/seatrial qualify

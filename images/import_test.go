@@ -152,7 +152,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	amd := image(t, "amd64", v1.Config{}, layer{file("a", "amd64")})
+	amd := packedImage(t, "amd64", layer{file("a", "amd64")})
 	swap := func(part, with string) func(string, []byte) []byte {
 		return func(_ string, data []byte) []byte { return bytes.ReplaceAll(data, []byte(part), []byte(with)) }
 	}

@@ -11,7 +11,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // layer is a list of tar entries; a nil header Typeflag means what the name says.
@@ -43,6 +45,7 @@ func hardlink(name, target string) tar.Header {
 func (l layer) archive(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
+	b.Grow(1024 * len(l)) // growing costs most of the time, under the race detector
 	w := tar.NewWriter(&b)
 	for _, h := range l {
 		contents := h.PAXRecords["SEATRIAL.contents"]
@@ -65,16 +68,37 @@ func (l layer) archive(t testing.TB) []byte {
 	return b.Bytes()
 }
 
+// bare is the layer without compression: under the race detector making a
+// compressor costs 100 ms.
+func bare(raw []byte) (v1.Layer, error) {
+	return static.NewLayer(raw, types.OCIUncompressedLayer), nil
+}
+
+// gzipped is the layer as registries have it.
+func gzipped(raw []byte) (v1.Layer, error) {
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
+}
+
+// packedImage is an image as registries have it.
+func packedImage(t testing.TB, arch string, layers ...layer) v1.Image {
+	t.Helper()
+	return imageOf(t, arch, v1.Config{}, gzipped, layers)
+}
+
 // image makes an image of layers for an architecture.
 func image(t testing.TB, arch string, config v1.Config, layers ...layer) v1.Image {
+	t.Helper()
+	return imageOf(t, arch, config, bare, layers)
+}
+
+func imageOf(t testing.TB, arch string, config v1.Config, pack func([]byte) (v1.Layer, error), layers []layer) v1.Image {
 	t.Helper()
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, Config: config, RootFS: v1.RootFS{Type: "layers"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range layers {
-		raw := l.archive(t)
-		made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
+		made, err := pack(l.archive(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -151,20 +150,19 @@ func (k *Kernel) merge(over Kernel) {
 	}
 }
 
-var listItem = regexp.MustCompile(`^(\w+)\[(\d+)\]`)
-
 // moved is a path with the index of its list raised by that of the list's
 // first item.
 func moved(path string, first map[string]int) string {
-	m := listItem.FindStringSubmatch(path)
-	if m == nil || first[m[1]] == 0 {
+	list, rest, ok := strings.Cut(path, "[")
+	if !ok || first[list] == 0 {
 		return path
 	}
-	i, err := strconv.Atoi(m[2])
-	if err != nil {
-		return path // longer than any list
+	index, rest, ok := strings.Cut(rest, "]")
+	i, err := strconv.Atoi(index)
+	if !ok || err != nil {
+		return path // no list's, or longer than any
 	}
-	return fmt.Sprintf("%s[%d]%s", m[1], i+first[m[1]], path[len(m[0]):])
+	return fmt.Sprintf("%s[%d]%s", list, i+first[list], rest)
 }
 
 // hostPaths resolves the sources that the text names.

@@ -53,9 +53,9 @@ func put(t testing.TB, s *Store, ref string, img v1.Image) {
 func TestStore(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
-	first := image(t, "amd64", v1.Config{}, layer{file("a", "1")})
-	second := image(t, "amd64", v1.Config{}, layer{file("a", "2")})
-	arm := image(t, "arm64", v1.Config{}, layer{file("a", "3")})
+	first := packedImage(t, "amd64", layer{file("a", "1")})
+	second := packedImage(t, "amd64", layer{file("a", "2")})
+	arm := packedImage(t, "arm64", layer{file("a", "3")})
 	put(t, s, "seatrial/x", first)
 	put(t, s, "seatrial/y:1", first)
 	put(t, s, "seatrial/x:latest", second)
@@ -137,7 +137,7 @@ func TestStoreNestedIndex(t *testing.T) {
 
 func TestStoreDamage(t *testing.T) {
 	s := open(t)
-	img := image(t, "amd64", v1.Config{}, layer{file("a", "1")})
+	img := packedImage(t, "amd64", layer{file("a", "1")})
 	put(t, s, "x", img)
 	blobs, err := filepath.Glob(filepath.Join(s.dir, "blobs", "sha256", "*"))
 	if err != nil || len(blobs) != 3 {
