@@ -22,7 +22,7 @@ var _ = Describe("the serial console", func() {
 	if trial.Arch() == "arm64" {
 		absent = "ttyAMA1"
 	}
-	wrong := "cryptomgr.notests console=" + serial + " console=tty0"
+	wrong := "cryptomgr.notests init_on_alloc=0 norandmaps console=" + serial + " console=tty0"
 
 	It("shows init, onboot containers and containerd when "+serial+" is last", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, trial.Default(ctx))
@@ -60,7 +60,9 @@ var _ = Describe("the serial console", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("falls back to "+serial+" when the last console does not exist", func(ctx SpecContext) {
-		vm := trial.Boot(ctx, build(ctx, "small.yml"), func(p *harness.Plan) { p.Cmdline = "cryptomgr.notests console=" + serial + " console=" + absent })
+		vm := trial.Boot(ctx, build(ctx, "small.yml"), func(p *harness.Plan) {
+			p.Cmdline = "cryptomgr.notests init_on_alloc=0 norandmaps console=" + serial + " console=" + absent
+		})
 		Expect(vm.Await(ctx, boot.Onboot)).To(Succeed()) // all that is asked comes before
 		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `\b`))
 		Expect(vm).NotTo(suite.Print(`console order`))

@@ -244,7 +244,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 	It("uses control groups v1 and shows containers as they speak, and the power button stops it", func(ctx SpecContext) {
 		image := build(ctx, "small.yml", withContainer(onboot, "speaks", "echo spoken at once"))
 		vm := trial.BootReady(ctx, image, func(p *harness.Plan) {
-			p.Cmdline = "cryptomgr.notests console=ttyS0 linuxkit.unified_cgroup_hierarchy=0 linuxkit.runc_console=1 hostname=given"
+			p.Cmdline = "cryptomgr.notests init_on_alloc=0 norandmaps console=ttyS0 linuxkit.unified_cgroup_hierarchy=0 linuxkit.runc_console=1 hostname=given"
 		})
 		table := run(ctx, vm, "@cat", "/proc/self/mounts")
 		Expect(table).To(And(ContainSubstring(" /sys/fs/cgroup/memory cgroup rw"), ContainSubstring("name=systemd")))

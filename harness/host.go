@@ -25,6 +25,8 @@ type Host struct {
 	Devices []string   `json:"devices,omitempty"` // that QEMU has, sorted; empty: not known
 	Scale   float64    `json:"scale"`             // factor on every deadline, 1 or more
 	Why     string     `json:"why"`               // where the scale comes from
+
+	SmallPages bool `json:"smallPages,omitempty"` // QEMU runs without huge pages, see [qemu.SpareHugePages]
 }
 
 // probeReference is how long the probe guest takes under TCG on the slowest
@@ -38,7 +40,8 @@ const maxScale = 10
 
 // Survey finds QEMU for arch and decides by a trial guest which accelerator to
 // use and how patient to be. The answer is kept below cacheDir for as long as
-// the QEMU version, the host's kernel and its /dev/kvm stay what they are.
+// the QEMU version, the host's kernel and its /dev/kvm stay what they are. It
+// may turn huge pages off for this process and its children.
 func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 	binary, version, err := qemu.Find(arch)
 	if err != nil {
@@ -69,6 +72,11 @@ func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 	}
 	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Devices: devices, Scale: 1}
 	h.Scale = min(max(float64(accel.Took)/float64(probeReference), 1), maxScale)
+	if accel.Name == "tcg" {
+		if h.SmallPages, err = qemu.SpareHugePages(); err != nil {
+			return Host{}, err
+		}
+	}
 	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", accel.Took.Round(time.Millisecond), probeReference)
 	return h, nil
 }

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/term"
 )
 
@@ -106,9 +105,9 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		}
 	}()
 	open := func() (*os.File, string, error) {
-		master, slave, err := pty.Open()
+		master, slave, err := OpenTerminal()
 		if err != nil {
-			return nil, "", fmt.Errorf("opening a pseudo-terminal: %w", err)
+			return nil, "", err
 		}
 		slaves = append(slaves, slave)
 		if _, err := term.MakeRaw(int(slave.Fd())); err != nil {

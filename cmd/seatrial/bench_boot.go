@@ -19,7 +19,7 @@ import (
 const referenceYAML = `
 kernel:
   image: seatrial/kernel
-  cmdline: "console=ttyS0 cryptomgr.notests"
+  cmdline: "console=ttyS0 cryptomgr.notests init_on_alloc=0 norandmaps"
 init:
   - seatrial/init
   - seatrial/crun

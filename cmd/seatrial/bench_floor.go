@@ -15,15 +15,16 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/term"
 
 	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // floor is what a fork costs without seatrial: QEMU started by hand with the
 // same arguments, given the same state, asked one thing over the same line.
-// It shares no code with packages qemu and harness, which it is the measure of.
+// It shares no code with packages qemu and harness, which it is the measure of,
+// but the opening of terminals; huge pages are as they are for forks.
 type floor struct {
 	argv  []string // of a fork's QEMU
 	state string   // path of the template's state
@@ -78,7 +79,7 @@ func (f floor) answer(ctx context.Context) (took time.Duration, err error) {
 
 func (q *byHand) start(ctx context.Context, argv []string) error {
 	open := func(master **os.File) (string, *os.File, error) {
-		m, s, err := pty.Open()
+		m, s, err := qemu.OpenTerminal()
 		if err != nil {
 			return "", nil, err
 		}

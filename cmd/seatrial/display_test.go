@@ -7,6 +7,7 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/creack/pty"
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // screen is what a terminal shows after the text: it knows what display uses.
@@ -43,7 +44,7 @@ func screen(text string) []string {
 func TestDisplayOnTerminal(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	t.Setenv("NO_COLOR", "1")
-	master, slave, err := pty.Open()
+	master, slave, err := qemu.OpenTerminal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,6 +135,9 @@ func sayHost(ctx context.Context, o *options, all []need, asJSON bool) error {
 	}
 	fmt.Printf("%-20s %s\n%-20s %s, CPU model %s: %s\n%-20s %.1f: %s\n", "QEMU", h.Version,
 		"accelerator", h.Accel.Name, h.Accel.CPU, printable(h.Accel.Why), "deadlines times", h.Scale, h.Why)
+	if h.SmallPages {
+		fmt.Printf("%-20s off for QEMU: this host returns free memory to its hypervisor, and each would have to be fetched again\n", "huge pages")
+	}
 	return nil
 }
 

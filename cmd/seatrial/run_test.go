@@ -14,8 +14,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/creack/pty"
 	"golang.org/x/term"
+
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // window is a terminal with the tool running in it.
@@ -36,7 +37,7 @@ func (s *shop) open(args ...string) *window {
 	s.t.Helper()
 	w := &window{t: s.t, cmd: s.command(args...), ended: make(chan error, 1)}
 	var err error
-	if w.master, w.slave, err = pty.Open(); err != nil {
+	if w.master, w.slave, err = qemu.OpenTerminal(); err != nil {
 		s.t.Fatal(err)
 	}
 	if w.before, err = term.GetState(int(w.slave.Fd())); err != nil {
