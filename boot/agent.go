@@ -34,7 +34,7 @@ type Request struct {
 }
 
 // Reply is one thing the agent says. A command produces any number of replies
-// with Data, then exactly one with Exit or Error set.
+// with Data, then exactly one with Exit or Error set, which may have Data as well.
 type Reply struct {
 	ID     uint64 `json:"id"`
 	Hello  string `json:"hello,omitempty"`  // first frame, and the answer to a Request without Argv: agent's build id

@@ -209,8 +209,8 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(n.Value)
-		if strings.HasPrefix(n.Value, "@pkg:") {
-			d.problem(path, "is a template for the tag of a package's source", "write the tag itself; linuxkit pkg show-tag prints it")
+		if dir, ok := strings.CutPrefix(n.Value, pkgPrefix); ok {
+			d.template(v, dir, path)
 		}
 		if strings.ContainsRune(n.Value, 0) || !utf8.ValidString(n.Value) {
 			d.problem(path, "holds a NUL or is not UTF-8", "put binary data into a file and name it with source")
@@ -231,6 +231,19 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	if err != nil {
 		d.problem(path, fmt.Sprintf("%s does not fit", n.Value), "write a decimal number in range, not negative unless the field allows it")
 	}
+}
+
+// template replaces a text that stands for a package's source by its image.
+func (d *decoder) template(v reflect.Value, dir, path string) {
+	dir, err := hostPath(d.file, dir)
+	if err == nil {
+		var name string
+		if name, err = packageImage(dir); err == nil {
+			v.SetString(name)
+			return
+		}
+	}
+	d.problem(path, fmt.Sprintf("no image's name can be made of the package's source: %v", err), "name the folder with the package's build.yml, from this file's folder on, or write the image's name itself")
 }
 
 // id decodes a number or the name of a container.

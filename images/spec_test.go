@@ -51,7 +51,7 @@ func TestSpecErrors(t *testing.T) {
 		"bind source":        {service + "binds: [\"a/b:/x\"]\n", []string{`the source of "a/b:/x" is neither an absolute path nor the name of a volume`}},
 		"volume names":       {head + "volumes: [{name: a}, {name: a}, {name: \"A\"}, {}]\n", []string{`:2:29: volumes[1].name: the volume name "a" is already used by volumes[0]`, `:2:40: volumes[2].name: "A" cannot name a volume`, ":2:46: volumes[3].name: is missing"}},
 		"volume formats":     {head + "volumes: [{name: a, format: oci}, {name: b, format: zip}, {name: c, platforms: [linux/amd64]}, {name: d, image: i, format: oci, platforms: [plan9/amd64]}]\n", []string{`volumes[0].image: is missing; format oci needs`, `volumes[1].format: "zip" is no format`, `volumes[2].platforms: has no effect`, `volumes[3].platforms[0]: "plan9/amd64" is not a platform of Linux`}},
-		"template":           {head + "init: [\"@pkg:../pkg/init\"]\n", []string{`:2:8: init[0]: is a template for the tag of a package's source; write the tag itself`}},
+		"template":           {head + "init: [\"@pkg:../pkg/init\"]\n", []string{`:2:8: init[0]: no image's name can be made of the package's source: stat ../pkg/init/build.yml: no such file or directory; name the folder`}},
 		"duplicate key":      {head + "init: []\nkernel: {}\n", []string{":3:1: kernel: is given twice, first in line 1; remove one"}},
 		"merge key":          {"kernel: &k {image: a}\ninit:\n  - <<: *k\n", []string{":3:5: init[0]: must be a string, but is a mapping"}},
 		"merge in mapping":   {head + "services:\n  - <<: {name: a}\n    image: b\n    name: c\n", []string{":3:5: services[0]: this key is not a plain word; merge keys"}},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +70,8 @@ type agent struct {
 	commands sync.WaitGroup
 	state    sync.Mutex
 	running  map[uint64]context.CancelFunc
-	mark     string // of @mark; the reader's alone
+	mark     string // of @mark; this and the next are the reader's alone
+	random   generator
 }
 
 // reply sends one frame. A line that is broken is noticed by the reader.
@@ -105,11 +107,22 @@ func (a *agent) handle(ctx context.Context, text []byte) {
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: command %d is still running", r.ID)})
 	case n >= maxCommands:
 		a.reply(boot.Reply{ID: r.ID, Error: fmt.Sprintf("agent: %d commands are running, no more can", n)})
-	case r.Argv[0] == CmdMark || r.Argv[0] == CmdWake:
-		a.reply(a.execute(ctx, r)) // before anything that was asked after it
+	case slices.Contains([]string{CmdMark, CmdReseed, CmdWake}, r.Argv[0]):
+		a.reply(a.atOnce(r)) // before anything that was asked after it
 	default:
 		a.launch(ctx, r)
 	}
+}
+
+// atOnce runs a command of the agent's own, and says all in one frame.
+func (a *agent) atOnce(r boot.Request) boot.Reply {
+	var out bytes.Buffer
+	code := 0
+	if err := a.builtin(&out, r.Argv); err != nil {
+		code = 1
+		return boot.Reply{ID: r.ID, Stream: 2, Data: []byte(err.Error() + "\n"), Exit: &code}
+	}
+	return boot.Reply{ID: r.ID, Stream: 1, Data: out.Bytes(), Exit: &code}
 }
 
 // launch runs the request beside the reader.

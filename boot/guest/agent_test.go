@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
+	"golang.org/x/sys/unix"
 )
 
 // host is the other end of an agent's line.
@@ -180,5 +181,36 @@ func TestBuiltins(t *testing.T) {
 		if _, errs, last := h.run(bad...); last.Exit == nil || *last.Exit != 1 || errs == "" {
 			t.Errorf("%v: %q %+v", bad, errs, last)
 		}
+	}
+}
+
+// A line that blocks would hold up the commands that come over it on a machine
+// with one processor.
+func TestOpenRaw(t *testing.T) {
+	f, err := openRaw("/dev/ptmx") // a new terminal's near side
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = conn.Control(func(fd uintptr) {
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("it blocks: flags %#x, %v", flags, err)
+		}
+		state, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+		if err != nil || state.Lflag&(unix.ECHO|unix.ICANON) != 0 || state.Oflag != 0 {
+			t.Errorf("it is not raw: %+v, %v", state, err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if f, err := openRaw("/dev/null"); err == nil {
+		f.Close()
+		t.Error("/dev/null is a terminal")
 	}
 }

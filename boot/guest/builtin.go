@@ -26,7 +26,7 @@ const (
 	CmdKill   = "@kill"   // @kill SIGNAL PID...: signal by name ("TERM", "SIGTERM") or number
 	CmdAppend = "@append" // @append PATH TEXT: adds TEXT to a file, made 0644 if it is not there
 	CmdReseed = "@reseed" // @reseed HEX: gives the kernel's random generator fresh entropy, 32 bytes at least, and makes it use it
-	CmdMark   = "@mark"   // @mark WORD: keeps a word in the agent's memory, where only this machine and its copies have it
+	CmdMark   = "@mark"   // @mark WORD: keeps a word in the agent's memory, where only this machine and its copies have it, and makes ready for @wake
 	CmdWake   = "@wake"   // @wake HEX NANOSECONDS: @reseed and @clock in one, and says the word of @mark: a round trip costs more than they do
 	CmdMAC    = "@mac"    // @mac OLD NEW: gives the network interface with address OLD the address NEW
 	CmdClock  = "@clock"  // @clock [NANOSECONDS]: sets the clock to a time since 1970 if one is given; says what it is
@@ -56,15 +56,15 @@ func (a *agent) builtin(out io.Writer, argv []string) error {
 	case name == CmdAppend && len(args) == 2:
 		return appendTo(args[0], args[1])
 	case name == CmdReseed && len(args) == 1:
-		return reseed(args[0])
+		return a.random.reseed(args[0])
 	case name == CmdMark && len(args) == 1:
 		a.mark = args[0]
-		return nil
+		return a.random.open()
 	case name == CmdWake && len(args) == 2:
-		if err := reseed(args[0]); err != nil {
+		if err := a.random.reseed(args[0]); err != nil {
 			return err
 		}
-		if err := clock(io.Discard, args[1:]); err != nil {
+		if err := setClock(args[1]); err != nil {
 			return err
 		}
 		_, err := io.WriteString(out, a.mark)
@@ -181,33 +181,44 @@ func appendTo(name, text string) error {
 // (POOL_READY_BITS, drivers/char/random.c).
 const minEntropy = 32
 
-// reseed makes a machine that is the copy of another one draw other random
-// numbers: the entropy is credited, and the generator told to use it now
-// instead of when its next reseeding is due, a minute later.
-func reseed(text string) error {
-	entropy, err := hex.DecodeString(text)
-	if err != nil {
-		return fmt.Errorf("agent: %s wants hexadecimal digits: %w", CmdReseed, err)
-	}
-	// struct rand_pool_info (linux/random.h) with room for a fixed amount.
-	var pool struct {
+// generator is the kernel's random generator. It stays open, and with room for
+// its request, because a fork that asks for either has to translate code that
+// has never run in it: ten milliseconds before its first answer.
+type generator struct {
+	device *os.File
+	pool   struct { // struct rand_pool_info (linux/random.h) with room for a fixed amount
 		bits, size int32
 		buf        [512]byte
 	}
-	if len(entropy) < minEntropy || len(entropy) > len(pool.buf) {
-		return fmt.Errorf("agent: %s got %d bytes, wants %d to %d", CmdReseed, len(entropy), minEntropy, len(pool.buf))
+}
+
+func (g *generator) open() (err error) {
+	if g.device == nil {
+		g.device, err = os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	}
-	pool.bits, pool.size = int32(8*len(entropy)), int32(len(entropy))
-	copy(pool.buf[:], entropy)
-	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
-	if err != nil {
+	return err
+}
+
+// reseed makes a machine that is the copy of another one draw other random
+// numbers: the entropy is credited, and the generator told to use it now
+// instead of when its next reseeding is due, a minute later.
+func (g *generator) reseed(text string) error {
+	n := hex.DecodedLen(len(text))
+	if n < minEntropy || n > len(g.pool.buf) {
+		return fmt.Errorf("agent: %s got %d bytes, wants %d to %d", CmdReseed, n, minEntropy, len(g.pool.buf))
+	}
+	if _, err := hex.Decode(g.pool.buf[:], []byte(text)); err != nil {
+		return fmt.Errorf("agent: %s wants hexadecimal digits: %w", CmdReseed, err)
+	}
+	g.pool.bits, g.pool.size = int32(8*n), int32(n)
+	if err := g.open(); err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool))); errno != 0 {
+	fd := g.device.Fd()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&g.pool))); errno != 0 {
 		return fmt.Errorf("agent: adding entropy: %w", errno)
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.RNDRESEEDCRNG, 0); errno != 0 {
 		return fmt.Errorf("agent: reseeding: %w", errno)
 	}
 	return nil
@@ -216,17 +227,24 @@ func reseed(text string) error {
 // clock sets the machine's clock, if it is told a time, and says what it shows.
 func clock(out io.Writer, args []string) error {
 	if len(args) == 1 {
-		n, err := strconv.ParseInt(args[0], 10, 64)
-		if err != nil || n < 0 {
-			return fmt.Errorf("agent: %q is no time in nanoseconds since 1970", args[0])
-		}
-		ts := unix.NsecToTimespec(n)
-		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-			return fmt.Errorf("agent: setting the clock: %w", err)
+		if err := setClock(args[0]); err != nil {
+			return err
 		}
 	}
 	_, err := fmt.Fprintln(out, time.Now().UnixNano())
 	return err
+}
+
+func setClock(text string) error {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return fmt.Errorf("agent: %q is no time in nanoseconds since 1970", text)
+	}
+	ts := unix.NsecToTimespec(n)
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("agent: setting the clock: %w", err)
+	}
+	return nil
 }
 
 // setMAC renames a network card that is another machine's copy.

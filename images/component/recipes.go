@@ -116,7 +116,7 @@ func makeContainerd(k *kitchen) ([]file, error) {
 		}
 		files = append(files, file{name: "usr/bin/" + path.Base(p.pkg), mode: 0o755, data: b})
 	}
-	config := "version = 3\nroot = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\n"
+	config := "version = 4\nroot = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\n"
 	return append(files, file{name: "etc/containerd/config.toml", mode: 0o644, data: []byte(config)}), nil
 }
 
