@@ -72,11 +72,7 @@ func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 	}
 	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Devices: devices, Scale: 1}
 	h.Scale = min(max(float64(accel.Took)/float64(probeReference), 1), maxScale)
-	if accel.Name == "tcg" {
-		if h.SmallPages, err = qemu.SpareHugePages(); err != nil {
-			return Host{}, err
-		}
-	}
+	h.SmallPages = accel.Name == "tcg" && qemu.SpareHugePages()
 	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", accel.Took.Round(time.Millisecond), probeReference)
 	return h, nil
 }

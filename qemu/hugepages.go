@@ -1,7 +1,6 @@
 package qemu
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,8 @@ import (
 )
 
 // SpareHugePages turns transparent huge pages off for this process and all that
-// it starts, where they cost more than they give, and says whether it did.
+// it starts, where they cost more than they give, and says whether it did: a
+// kernel or sandbox that does not let it only costs time.
 //
 // QEMU asks for huge pages for the guest's memory and for translated code. On a
 // host that is a virtual machine itself and gives what it frees back to its
@@ -18,14 +18,9 @@ import (
 // milliseconds: an emulated boot touches 450 MB, and spends a tenth to an eighth
 // of its time so. Small pages come from memory that the host has kept. Only an
 // emulated guest is better off: KVM translates addresses by the page.
-func SpareHugePages() (bool, error) {
-	if !returnsFreeMemory("/sys/bus/virtio/devices") {
-		return false, nil
-	}
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil { // inherited by children, prctl(2)
-		return false, fmt.Errorf("turning huge pages off: %w", err)
-	}
-	return true, nil
+func SpareHugePages() bool {
+	return returnsFreeMemory("/sys/bus/virtio/devices") &&
+		unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil // children inherit it, prctl(2)
 }
 
 // Of the memory balloon (virtio specification 1.2, 5 and 5.5.3): its device

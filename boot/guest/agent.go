@@ -222,11 +222,12 @@ func openRaw(name string) (*os.File, error) {
 	// Not Fd, which makes the file a blocking one: then the reader sleeps in
 	// read(2), and a machine with one processor runs the command only when Go
 	// notices that, up to 10 ms later.
+	var rawErr error
 	conn, err := f.SyscallConn()
 	if err == nil {
-		err = errors.Join(conn.Control(func(fd uintptr) { err = makeRaw(int(fd)) }), err)
+		err = conn.Control(func(fd uintptr) { rawErr = makeRaw(int(fd)) })
 	}
-	if err != nil {
+	if err := errors.Join(err, rawErr); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
 	return f, nil
