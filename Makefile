@@ -5,9 +5,9 @@
 build:
 	go build -o bin/ ./cmd/...
 
-# Installs what is missing on Debian and Ubuntu; elsewhere says what to install.
+# Installs what the tests need on Debian and Ubuntu; elsewhere says what to install.
 setup: build
-	bin/seatrial doctor --install
+	bin/seatrial doctor --install --tests
 
 # Installs what is missing, builds the images, runs the suite, reports to out/latest.
 # Other media than direct boot, and specs of devices and of faults on demand, are about

@@ -52,7 +52,7 @@ func find(all []need) (missing []string) {
 }
 
 func doctorCommand(o *options) *cobra.Command {
-	var install, asJSON bool
+	var install, tests, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host can do, what is missing, and how to get it",
@@ -66,6 +66,10 @@ missing. With --install, missing packages are installed through apt-get first.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all := needs(o.arch)
+			if tests {
+				// Go's race detector is linked through cgo; the package brings the C library's headers as well.
+				all = append(all, need{Program: "gcc", Package: "build-essential", For: "the race detector"})
+			}
 			missing := find(all)
 			if install { // what is only needed for media as well, once it installs at all
 				missing = append(missing, missingForMedia(o.arch)...)
@@ -83,6 +87,7 @@ missing. With --install, missing packages are installed through apt-get first.`,
 		},
 	}
 	cmd.Flags().BoolVar(&install, "install", false, "install what is missing (Debian and Ubuntu, as root or through sudo)")
+	cmd.Flags().BoolVar(&tests, "tests", false, "look for what seatrial's own tests need, too: a C compiler")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the findings as JSON")
 	return cmd
 }
