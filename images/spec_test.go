@@ -129,9 +129,9 @@ func TestSpecBombs(t *testing.T) {
 	many := func(item string, n int) string { return strings.TrimSuffix(strings.Repeat(item+",", n), ",") }
 	for name, c := range map[string]struct{ text, want string }{
 		"aliases":      {head + "onboot: [&c {name: a, image: b, command: [" + many("x", 5000) + "]}," + many("*c", 5000) + "]\n", "repeated through aliases"},
-		"unknown keys": {strings.Repeat("xxxxxxxxxxxx: 1\n", 2000), "these are the first 100 problems"},
-		"wrong items":  {head + "init: [" + many("1", 2000) + "]\n", "these are the first 100 problems"},
-		"no services":  {head + "services: [" + many("{}", 2000) + "]\n", "these are the first 100 problems"},
+		"unknown keys": {strings.Repeat("xxxxxxxxxxxx: 1\n", 5000), "these are the first 100 problems"},
+		"wrong items":  {head + "init: [" + many("1", 20000) + "]\n", "these are the first 100 problems"},
+		"no services":  {head + "services: [" + many("{}", 20000) + "]\n", "these are the first 100 problems"},
 		"deep":         {strings.Repeat("[", 500000), "not YAML"},
 		"itself":       {"kernel: &k {image: a, binary: *k}\n", "must be a string"},
 	} {

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha1" //nolint:gosec // git's own digest
+	"crypto/sha1" // git's own digest
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -139,17 +139,20 @@ func treeHash(path string) (string, error) {
 // files alone, tracked ones first, in the order and with the names that git
 // prints: a name that git quotes is not found, and left out.
 func contentHash(dir string) (string, error) {
-	_, err := git(dir, "diff", "--no-ext-diff", "--quiet", "HEAD", "--", ".")
-	if err != nil && !exited(err) {
+	others, err := git(dir, "ls-files", "--exclude-standard", "--others")
+	if err != nil {
 		return "", err
 	}
-	tracked, listErr := git(dir, "ls-files")
-	others, othersErr := git(dir, "ls-files", "--exclude-standard", "--others")
-	if listErr := errors.Join(listErr, othersErr); listErr != nil {
-		return "", listErr
-	}
-	if err == nil && others == "" {
+	_, err = git(dir, "diff", "--no-ext-diff", "--quiet", "HEAD", "--", ".")
+	switch {
+	case err == nil && others == "":
 		return "", nil
+	case err != nil && !exited(err):
+		return "", err
+	}
+	tracked, err := git(dir, "ls-files")
+	if err != nil {
+		return "", err
 	}
 	sum := sha256.New()
 	for name := range strings.Lines(tracked + others) {
