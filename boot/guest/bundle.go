@@ -149,3 +149,62 @@ func (b Bundle) Release(sys System) error {
 	}
 	return errors.Join(problems...)
 }
+
+// Spec is a container's specification. It is read no further than is
+// needed here: the rest is between whoever wrote it and the OCI runtime, and to
+// decode all of it costs an emulated machine tens of milliseconds.
+type Spec struct {
+	Text        []byte // JSON, with an absolute root
+	Annotations map[string]string
+}
+
+// ReadSpec reads the config.json of the bundle in dir. containerd's shim has a
+// working directory of its own, hence the absolute root.
+func ReadSpec(dir string) (Spec, error) {
+	name := filepath.Join(dir, "config.json")
+	src, err := os.ReadFile(name)
+	if err != nil {
+		return Spec{}, err
+	}
+	s, err := parseSpec(src, dir)
+	if err != nil {
+		return Spec{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+func parseSpec(src []byte, dir string) (s Spec, err error) {
+	var fields, root map[string]json.RawMessage
+	if err := json.Unmarshal(src, &fields); err != nil {
+		return Spec{}, err
+	}
+	if fields["root"] == nil || fields["process"] == nil {
+		return Spec{}, errors.New("no root or no process in it")
+	}
+	if err := json.Unmarshal(fields["root"], &root); err != nil {
+		return Spec{}, fmt.Errorf("root: %w", err)
+	}
+	var path string
+	if err := json.Unmarshal(root["path"], &path); err != nil {
+		return Spec{}, fmt.Errorf("root.path: %w", err)
+	}
+	if text := fields["annotations"]; text != nil {
+		if err := json.Unmarshal(text, &s.Annotations); err != nil {
+			return Spec{}, fmt.Errorf("annotations: %w", err)
+		}
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	for _, part := range []struct {
+		in  map[string]json.RawMessage
+		key string
+		to  any
+	}{{root, "path", path}, {fields, "root", root}} {
+		if part.in[part.key], err = json.Marshal(part.to); err != nil {
+			return Spec{}, err
+		}
+	}
+	s.Text, err = json.Marshal(fields)
+	return s, err
+}

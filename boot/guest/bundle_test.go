@@ -135,3 +135,51 @@ func FuzzReadBundle(f *testing.F) {
 		}
 	})
 }
+
+func TestReadSpec(t *testing.T) {
+	const root = `{"ociVersion":"1.2.0","process":{"args":["sh"]},"root":{"path":%s,"readonly":true},"strange":{"kept":1}%s}`
+	for _, tt := range []struct {
+		name, config string
+		text         string
+		annotations  map[string]string
+		err          string
+	}{
+		{name: "relative", config: fmt.Sprintf(root, `"rootfs"`, `,"annotations":{"a":"b"}`), annotations: map[string]string{"a": "b"},
+			text: `{"annotations":{"a":"b"},"ociVersion":"1.2.0","process":{"args":["sh"]},"root":{"path":"DIR/rootfs","readonly":true},"strange":{"kept":1}}`},
+		{name: "absolute", config: fmt.Sprintf(root, `"/other"`, ``),
+			text: `{"ociVersion":"1.2.0","process":{"args":["sh"]},"root":{"path":"/other","readonly":true},"strange":{"kept":1}}`},
+		{name: "no root", config: `{"process":{}}`, err: "no root or no process"},
+		{name: "no process", config: `{"root":{"path":"rootfs"}}`, err: "no root or no process"},
+		{name: "null", config: `null`, err: "no root or no process"},
+		{name: "root without a path", config: `{"process":{},"root":{}}`, err: "root.path: "},
+		{name: "root is null", config: `{"process":{},"root":null}`, err: "root.path: "},
+		{name: "root is a list", config: `{"process":{},"root":[]}`, err: "root: "},
+		{name: "path is a number", config: `{"process":{},"root":{"path":1}}`, err: "root.path: "},
+		{name: "annotation is a number", config: fmt.Sprintf(root, `"rootfs"`, `,"annotations":{"a":1}`), err: "annotations: "},
+		{name: "cut off", config: `{"process":{},"root":{"path":"ro`, err: "config.json: unexpected end"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFile(t, filepath.Join(dir, "config.json"), tt.config, 0o644)
+			got, err := ReadSpec(dir)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) || !strings.Contains(err.Error(), "config.json") {
+					t.Errorf("%s, %v", got.Text, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(strings.ReplaceAll(tt.text, "DIR", dir), string(got.Text)); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+			if d := cmp.Diff(tt.annotations, got.Annotations); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+		})
+	}
+	if _, err := ReadSpec(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}

@@ -55,7 +55,7 @@ func recipes() []recipe {
 	return []recipe{
 		{name: "kernel", debs: []string{"linux-image-cloud-ARCH"}, make: makeKernel,
 			wants: func(name string) bool { return strings.HasPrefix(name, "linux-image-6") }},
-		{name: "init", make: makeInit, programs: []program{own("init", "boot", "boot/guest"), own("service", "boot", "boot/guest")}},
+		{name: "init", make: makeInit, programs: []program{own("init", "boot", "boot/guest"), own("service", "boot", "boot/guest", "boot/guest/task")}},
 		{name: "runc", debs: []string{"runc"}, make: makeRunc},
 		{name: "crun", debs: []string{"crun"}, make: makeCrun},
 		{name: "containerd", make: makeContainerd, programs: []program{

@@ -10,21 +10,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/cio"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"github.com/seatrial/seatrial/boot/guest/task"
 )
 
 func main() {
@@ -89,16 +83,15 @@ func bringUp(sys guest.System) error {
 
 // startAll creates every task at once.
 func startAll(sys guest.System) error {
-	c, err := client.New(boot.ContainerdSocket)
+	c, err := task.Dial(boot.ContainerdSocket)
 	if err != nil {
 		return err
 	}
 	bundles, problems := guest.ReadBundles(boot.ServicesDir)
-	ctx := namespaces.WithNamespace(context.Background(), boot.Namespace)
 	var wg sync.WaitGroup
 	for i, b := range bundles {
 		wg.Go(func() {
-			if err := start(ctx, c, sys, b); err != nil {
+			if err := start(c, sys, b); err != nil {
 				problems[i] = errors.Join(problems[i], fmt.Errorf("%s: %w", b.Name, err))
 			}
 		})
@@ -107,26 +100,20 @@ func startAll(sys guest.System) error {
 	return errors.Join(problems...)
 }
 
-func start(ctx context.Context, c *client.Client, sys guest.System, b guest.Bundle) error {
+func start(c *task.Client, sys guest.System, b guest.Bundle) error {
 	if err := b.Prepare(sys); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(b.Dir, "config.json"))
+	spec, err := guest.ReadSpec(b.Dir)
 	if err != nil {
 		return err
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
+	ctx, id := context.Background(), task.ID{Namespace: boot.Namespace, Name: b.Name}
+	if err := c.Create(ctx, id, spec.Text); err != nil {
 		return err
 	}
-	spec.Root.Path = b.Root()
-	container, err := c.NewContainer(ctx, b.Name, client.WithSpec(&spec), client.WithRuntime("io.containerd.runc.v2", nil))
-	if err != nil {
+	if _, err := c.CreateTask(ctx, id, task.Streams{}); err != nil {
 		return err
 	}
-	task, err := container.NewTask(ctx, cio.NullIO)
-	if err != nil {
-		return err
-	}
-	return task.Start(ctx)
+	return c.Start(ctx, id)
 }

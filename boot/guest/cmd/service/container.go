@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,18 +13,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/cio"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"github.com/seatrial/seatrial/boot/guest/task"
 	"golang.org/x/sys/unix"
 )
-
-// runtime is the containerd plugin that runs services.
-const runtime = "io.containerd.runc.v2"
 
 // The longest that one service may take. They are generous: an emulated
 // machine on a busy host needs ten seconds for what takes one here.
@@ -65,7 +58,7 @@ const restartAnnotation = "org.seatrial.restart"
 // restartPolicyOf reads the policy of a bundle. A bundle that cannot be read
 // has none; its start will say why.
 func restartPolicyOf(dir string) (restartPolicy, error) {
-	spec, err := readSpec(dir)
+	spec, err := guest.ReadSpec(dir)
 	if err != nil {
 		return restartNo, nil
 	}
@@ -85,10 +78,8 @@ func (p restartPolicy) wants(code uint32) bool {
 	return p == restartAlways || p == restartOnFailure && code != 0
 }
 
-// in returns ctx for the service's namespace.
-func (s service) in(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, s.Runtime.Namespace)
-}
+// id is the service's for containerd.
+func (s service) id() task.ID { return task.ID{Namespace: s.Runtime.Namespace, Name: s.Name} }
 
 func (s service) file(kind string) string { return filepath.Join(s.state, s.Name+"."+kind) }
 
@@ -133,7 +124,7 @@ func (s service) locked(ctx context.Context, f func() error) error {
 // tool does the work of all verbs.
 type tool struct {
 	options
-	client *client.Client
+	client *task.Client
 	sys    guest.System
 	speak  *guest.Speaker
 }
@@ -141,18 +132,26 @@ type tool struct {
 // start makes the container and its task and runs it. Nothing is left of a
 // start that failed.
 func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
-	ctx, cancel := context.WithTimeout(s.in(ctx), startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	spec, err := readSpec(s.Dir)
+	spec, err := guest.ReadSpec(s.Dir)
 	if err != nil {
 		return 0, err
 	}
-	// Before the mounts, which would pile up over those of the one that runs.
-	if _, err := t.client.ContainerService().Get(ctx, s.Name); err == nil {
+	// The container is made before the mounts, which would otherwise pile up
+	// over those of one that is there already.
+	t.debug("%s: creating the container", s.Name)
+	if err := t.client.Create(ctx, s.id(), spec.Text); errdefs.IsAlreadyExists(err) {
 		return 0, fmt.Errorf("is there already; use service restart %s", s.Name)
-	} else if !errdefs.IsNotFound(err) {
-		return 0, fmt.Errorf("containerd: %w", err)
+	} else if err != nil {
+		return 0, fmt.Errorf("creating the container: %w", err)
 	}
+	clean := context.WithoutCancel(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.client.Delete(clean, s.id()))
+		}
+	}()
 	if err := os.Remove(s.file("stop")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
@@ -163,89 +162,51 @@ func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
 	if err := s.MakeCgroups(""); err != nil {
 		t.speak.Say("service %s: cgroup error: %v", s.Name, err)
 	}
-	pid, err = t.launch(ctx, s, spec)
+	pid, err = t.launch(ctx, s)
 	if err != nil {
 		return 0, errors.Join(err, s.Release(t.sys))
 	}
 	return pid, nil
 }
 
-func (t *tool) launch(ctx context.Context, s service, spec *specs.Spec) (pid uint32, err error) {
-	t.debug("%s: creating the container", s.Name)
-	c, err := t.client.NewContainer(ctx, s.Name, client.WithSpec(spec), client.WithRuntime(runtime, nil))
-	if err != nil {
-		return 0, fmt.Errorf("creating the container: %w", err)
-	}
-	clean := context.WithoutCancel(ctx)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Delete(clean))
-		}
-	}()
+// launch makes and starts the task of a container. Nothing is left of one that
+// failed.
+func (t *tool) launch(ctx context.Context, s service) (pid uint32, err error) {
 	logs, problems := makeLogs(s.Name, boot.LoggingSocket, boot.LogDir)
 	for _, err := range problems {
 		t.speak.Say("service %s: %s", s.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	defer logs.release()
 	t.debug("%s: creating the task", s.Name)
-	task, err := c.NewTask(ctx, func(string) (cio.IO, error) { return *logs, nil })
+	pid, err = t.client.CreateTask(ctx, s.id(), logs.Streams)
 	if err != nil {
 		return 0, fmt.Errorf("creating the task: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			_, gone := task.Delete(clean, client.WithProcessKill)
-			err = errors.Join(err, gone)
+			err = errors.Join(err, t.client.RemoveTask(context.WithoutCancel(ctx), s.id()))
 		}
 	}()
-	if err := attachInterfaces(s.Runtime.Interfaces, int(task.Pid()), os.Stderr); err != nil {
+	if err := attachInterfaces(s.Runtime.Interfaces, int(pid), os.Stderr); err != nil {
 		return 0, err
 	}
-	if err := s.BindNamespaces(t.sys, "", int(task.Pid())); err != nil {
+	if err := s.BindNamespaces(t.sys, "", int(pid)); err != nil {
 		return 0, err
 	}
 	t.debug("%s: starting the task", s.Name)
-	if err := task.Start(ctx); err != nil {
+	if err := t.client.Start(ctx, s.id()); err != nil {
 		return 0, fmt.Errorf("starting the task: %w", err)
 	}
-	return task.Pid(), nil
-}
-
-// readSpec reads a bundle's config.json. The shim has a working directory of
-// its own, so the root must be absolute.
-func readSpec(dir string) (*specs.Spec, error) {
-	name := filepath.Join(dir, "config.json")
-	src, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(src, &spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if spec.Root == nil || spec.Process == nil {
-		return nil, fmt.Errorf("%s: no root or no process in it", name)
-	}
-	if !filepath.IsAbs(spec.Root.Path) {
-		spec.Root.Path = filepath.Join(dir, spec.Root.Path)
-	}
-	return &spec, nil
+	return pid, nil
 }
 
 // logFiles are where a task's standard output and error go: plain files, which
 // the shim appends to (its file:// scheme would put both streams into one), or
 // with a logging daemon FIFOs that the daemon reads.
 type logFiles struct {
-	stdout, stderr string
-	held           []*os.File // both ends of each FIFO: see toDaemon
+	task.Streams
+	held []*os.File // both ends of each FIFO: see toDaemon
 }
-
-// Config, Cancel, Wait and Close make logFiles a [cio.IO]: the shim does all
-// the copying.
-func (l logFiles) Config() cio.Config { return cio.Config{Stdout: l.stdout, Stderr: l.stderr} }
-func (logFiles) Cancel()              {}
-func (logFiles) Wait()                {}
-func (logFiles) Close() error         { return nil }
 
 // makeLogs makes fresh ones: FIFOs beside the logging daemon's socket, if that
 // is there, or files in dir. What the daemon does not take goes to a file, and
@@ -258,7 +219,7 @@ func makeLogs(name, socket, dir string) (l *logFiles, problems []error) {
 	for _, log := range []struct {
 		file   *string
 		source string
-	}{{&l.stdout, name + ".out"}, {&l.stderr, name}} {
+	}{{&l.Stdout, name + ".out"}, {&l.Stderr, name}} {
 		if daemon {
 			held, err := toDaemon(socket, log.source)
 			if err == nil {
@@ -330,33 +291,30 @@ func (l *logFiles) release() {
 // that has ended, or was never there, is no error. With stay it is then to
 // stay stopped until somebody starts it.
 func (t *tool) remove(ctx context.Context, s service, stay bool) error {
-	ctx, cancel := context.WithTimeout(s.in(ctx), startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	if stay {
 		if err := writeState(s.file("stop"), ""); err != nil {
 			return err
 		}
 	}
-	c, err := t.client.LoadContainer(ctx, s.Name)
+	state, err := t.client.State(ctx, s.id())
+	switch {
+	case err == nil:
+		if err := t.halt(ctx, s, state, t.throughRuntime); err != nil {
+			return err
+		}
+		if err := t.client.DeleteTask(ctx, s.id()); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("removing the task: %w", err)
+		}
+	case !errdefs.IsNotFound(err):
+		return fmt.Errorf("containerd: %w", err)
+	}
+	err = t.client.Delete(ctx, s.id())
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("containerd: %w", err)
-	}
-	task, err := c.Task(ctx, nil)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("containerd: %w", err)
-	}
-	if err == nil {
-		if err := t.halt(ctx, s, task, throughRuntime); err != nil {
-			return err
-		}
-		if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("removing the task: %w", err)
-		}
-	}
-	if err := c.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("removing the container: %w", err)
 	}
 	return s.Release(t.sys)
@@ -369,27 +327,23 @@ func writeState(file, text string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
-// kill sends a signal to a task.
-type kill func(ctx context.Context, task client.Task, sig syscall.Signal) error
+// kill sends a signal to the task of a service; one that has ended is no error.
+type kill func(ctx context.Context, s service, pid uint32, sig syscall.Signal) error
 
 // throughRuntime has the OCI runtime do it, which reaches every process of the
 // container with SIGKILL.
-func throughRuntime(ctx context.Context, task client.Task, sig syscall.Signal) error {
-	var options []client.KillOpts
-	if sig == syscall.SIGKILL {
-		options = append(options, client.WithKillAll)
-	}
-	err := task.Kill(ctx, sig, options...)
+func (t *tool) throughRuntime(ctx context.Context, s service, _ uint32, sig syscall.Signal) error {
+	err := t.client.Kill(ctx, s.id(), sig, sig == syscall.SIGKILL)
 	if errdefs.IsNotFound(err) {
-		return nil // it has ended
+		return nil
 	}
 	return err
 }
 
 // directly signals the first process only, and saves the start of a runtime
 // for each service. Its shim has not reaped it yet, so the number is its own.
-func directly(_ context.Context, task client.Task, sig syscall.Signal) error {
-	err := unix.Kill(int(task.Pid()), sig)
+func directly(_ context.Context, _ service, pid uint32, sig syscall.Signal) error {
+	err := unix.Kill(int(pid), sig)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
@@ -398,46 +352,42 @@ func directly(_ context.Context, task client.Task, sig syscall.Signal) error {
 
 // halt ends a task's process: SIGTERM, and SIGKILL when its grace is over or
 // when it could not see SIGTERM anyway.
-func (t *tool) halt(ctx context.Context, s service, task client.Task, send kill) error {
-	status, err := task.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("containerd: %w", err)
-	}
-	if status.Status == client.Stopped {
+func (t *tool) halt(ctx context.Context, s service, now task.State, send kill) error {
+	if now.Stopped {
 		return nil
 	}
-	if err := writeState(s.file("ending"), strconv.Itoa(int(task.Pid()))); err != nil {
+	if err := writeState(s.file("ending"), strconv.Itoa(int(now.Pid))); err != nil {
 		return err
 	}
-	ended, err := task.Wait(ctx) // before the signal, or its end could be missed
-	if err != nil {
-		return fmt.Errorf("containerd: %w", err)
-	}
-	if guest.HeedsTerm("/proc", int(task.Pid())) {
-		if err := send(ctx, task, syscall.SIGTERM); err != nil {
+	if guest.HeedsTerm("/proc", int(now.Pid)) {
+		if err := send(ctx, s, now.Pid, syscall.SIGTERM); err != nil {
 			return fmt.Errorf("SIGTERM: %w", err)
 		}
-		if waitFor(ctx, ended, graceTime) {
-			return nil
+		// Only the end of its grace is a reason to kill it.
+		if err := t.ends(ctx, s, graceTime); !errors.Is(err, context.DeadlineExceeded) {
+			return err
 		}
 	}
-	if err := send(ctx, task, syscall.SIGKILL); err != nil {
+	if err := send(ctx, s, now.Pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("SIGKILL: %w", err)
 	}
-	if !waitFor(ctx, ended, killTime) {
-		return fmt.Errorf("still there %v after SIGKILL", killTime)
+	if err := t.ends(ctx, s, killTime); err != nil {
+		return fmt.Errorf("after SIGKILL: %w", err)
 	}
 	return nil
 }
 
-func waitFor(ctx context.Context, ended <-chan client.ExitStatus, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ended:
-		return true
-	case <-t.C:
-	case <-ctx.Done():
+// ends waits for the end of a task, but no longer than d. It may be called after
+// the end: containerd keeps the status of a task until that is deleted.
+func (t *tool) ends(ctx context.Context, s service, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	_, err := t.client.Wait(ctx, s.id())
+	switch {
+	case err == nil, errdefs.IsNotFound(err):
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("still there after %v: %w", d, err)
 	}
-	return false
+	return fmt.Errorf("waiting for its end: %w", err)
 }

@@ -12,8 +12,8 @@
 //
 // The flags are those of LinuxKit's tool of the same name.
 //
-// It is a program of its own because containerd's client is far larger than
-// PID 1, and because PID 1 must not share its fate.
+// It is a program of its own because what speaks with containerd is far larger
+// than PID 1, and because PID 1 must not share its fate.
 package main
 
 import (
@@ -28,9 +28,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/client"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"github.com/seatrial/seatrial/boot/guest/task"
 	"golang.org/x/sys/unix"
 )
 
@@ -214,7 +214,7 @@ func (t *tool) debug(format string, args ...any) {
 }
 
 func (t *tool) connect() error {
-	c, err := client.New(t.socket)
+	c, err := task.Dial(t.socket)
 	if err != nil {
 		return fmt.Errorf("containerd: %w", err)
 	}

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/google/go-cmp/cmp"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"github.com/seatrial/seatrial/boot/guest/task"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,8 +96,8 @@ func TestRestartPolicy(t *testing.T) {
 		if p != tt.want || (err != nil) != tt.err {
 			t.Errorf("%s: %q, %v", tt.annotation, p, err)
 		}
-		if p.wants(0) != tt.good || p.wants(3) != tt.bad || p.wants(unknownStatus) != tt.lost {
-			t.Errorf("%s: %v %v %v", tt.annotation, p.wants(0), p.wants(3), p.wants(unknownStatus))
+		if p.wants(0) != tt.good || p.wants(3) != tt.bad || p.wants(task.UnknownStatus) != tt.lost {
+			t.Errorf("%s: %v %v %v", tt.annotation, p.wants(0), p.wants(3), p.wants(task.UnknownStatus))
 		}
 	}
 	if p, err := restartPolicyOf("/nowhere"); p != restartNo || err != nil {
@@ -151,9 +151,10 @@ func TestWatchTellsOnce(t *testing.T) {
 	}
 	w.started(s, 8)
 	w.ended(s, 8, 143)
-	w.lost(s) // nothing ran
+	w.lost(s, w.pid(s.id())) // nothing ran
 	w.started(s, 9)
-	w.lost(s)
+	w.lost(s, 8) // the one before it
+	w.lost(s, w.pid(s.id()))
 	s.restart = restartAlways
 	cancel()
 	w.started(s, 10)
@@ -227,15 +228,15 @@ func TestLogsOfDaemon(t *testing.T) {
 		if len(problems) > 0 {
 			t.Fatal(problems)
 		}
-		if want := (cio.Config{Stdout: filepath.Join(dir, "run/web.out.log"), Stderr: filepath.Join(dir, "run/web.log")}); logs.Config() != want {
-			t.Errorf("%+v", logs.Config())
+		if want := (task.Streams{Stdout: filepath.Join(dir, "run/web.out.log"), Stderr: filepath.Join(dir, "run/web.log")}); logs.Streams != want {
+			t.Errorf("%+v", logs.Streams)
 		}
-		for _, file := range []string{logs.stdout, logs.stderr} {
+		for _, file := range []string{logs.Stdout, logs.Stderr} {
 			if err := opens(file); err != nil {
 				t.Errorf("the shim would wait: %v", err)
 			}
 		}
-		shim, err := os.OpenFile(logs.stdout, os.O_WRONLY, 0)
+		shim, err := os.OpenFile(logs.Stdout, os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +253,7 @@ func TestLogsOfDaemon(t *testing.T) {
 			}
 			log.Close()
 		}
-		if err := opens(logs.stdout); !errors.Is(err, unix.ENXIO) { // this test can fail
+		if err := opens(logs.Stdout); !errors.Is(err, unix.ENXIO) { // this test can fail
 			t.Errorf("nobody reads, and got %v", err)
 		}
 	}
@@ -273,7 +274,7 @@ func TestLogsOfDeafDaemon(t *testing.T) {
 			if _, err := os.Lstat(socket); (err == nil) != (len(problems) == 2) {
 				t.Errorf("%v", problems)
 			}
-			for _, file := range []string{logs.stdout, logs.stderr} {
+			for _, file := range []string{logs.Stdout, logs.Stderr} {
 				info, err := os.Stat(file)
 				if err != nil || !info.Mode().IsRegular() || filepath.Dir(file) != filepath.Join(dir, "log") {
 					t.Errorf("%s: %v", file, err)
@@ -289,7 +290,7 @@ func TestLogsOfDeafDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	logs, problems := makeLogs("web", filepath.Join(nowhere, "socket"), filepath.Join(nowhere, "log"))
-	if len(problems) != 2 || logs.stdout != os.DevNull || logs.stderr != os.DevNull {
+	if len(problems) != 2 || logs.Stdout != os.DevNull || logs.Stderr != os.DevNull {
 		t.Errorf("%+v, %v", logs, problems)
 	}
 }

@@ -10,14 +10,11 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
-	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/errdefs"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
+	"github.com/seatrial/seatrial/boot/guest/task"
 )
 
 // startsAtOnce is how many services are started side by side. Each start has a
@@ -127,7 +124,7 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 
 func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
 	if t.adopt {
-		there, err := t.exists(ctx, s)
+		there, err := t.client.Exists(ctx, s.id())
 		if err != nil || there || s.stopped() {
 			return err // one that is there is told of by the watch
 		}
@@ -140,14 +137,6 @@ func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
 	return nil
 }
 
-func (t *tool) exists(ctx context.Context, s service) (bool, error) {
-	_, err := t.client.ContainerService().Get(s.in(ctx), s.Name)
-	if err == nil || errdefs.IsNotFound(err) {
-		return err == nil, nil
-	}
-	return false, fmt.Errorf("containerd: %w", err)
-}
-
 // startMissing is "service system-init": it starts what is not there, as far
 // as it was not stopped on request.
 func (t *tool) startMissing(ctx context.Context) error {
@@ -157,7 +146,7 @@ func (t *tool) startMissing(ctx context.Context) error {
 		err := problems[i]
 		if err == nil {
 			err = s.locked(ctx, func() error {
-				there, err := t.exists(ctx, s)
+				there, err := t.client.Exists(ctx, s.id())
 				if err != nil || there || s.stopped() {
 					return err
 				}
@@ -183,35 +172,30 @@ func (t *tool) cleanAll(ctx context.Context, services []service) {
 		}
 	}
 	for _, ns := range spaces {
-		ctx := namespaces.WithNamespace(ctx, ns)
-		found, err := t.client.Containers(ctx)
+		found, err := t.client.List(ctx, ns)
 		if err != nil {
 			t.speak.Say("service: namespace %s: %v", ns, err)
 			continue
 		}
-		for _, c := range found {
-			ours := slices.ContainsFunc(services, func(s service) bool { return s.Name == c.ID() && s.Runtime.Namespace == ns })
+		for _, name := range found {
+			id := task.ID{Namespace: ns, Name: name}
+			ours := slices.ContainsFunc(services, func(s service) bool { return s.id() == id })
 			if ns != t.namespace && !ours {
 				continue
 			}
-			t.speak.Say("service: Cleaning up stale service: %q", c.ID())
-			if err := clean(ctx, c); err != nil {
-				t.speak.Say("service %s: removing what an earlier boot left: %v", c.ID(), err)
+			t.speak.Say("service: Cleaning up stale service: %q", name)
+			if err := t.clean(ctx, id); err != nil {
+				t.speak.Say("service %s: removing what an earlier boot left: %v", name, err)
 			}
 		}
 	}
 }
 
-func clean(ctx context.Context, c client.Container) error {
-	task, err := c.Task(ctx, nil)
-	if err == nil {
-		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-	} else if !errdefs.IsNotFound(err) {
+func (t *tool) clean(ctx context.Context, id task.ID) error {
+	if err := t.client.RemoveTask(ctx, id); err != nil {
 		return err
 	}
-	return c.Delete(ctx)
+	return t.client.Delete(ctx, id)
 }
 
 // haltAll stops every service at once. Their containers stay: the machine is
@@ -222,26 +206,18 @@ func (t *tool) haltAll(services []service, w *watch) {
 	var wg sync.WaitGroup
 	for _, s := range services {
 		wg.Go(func() {
-			ctx := s.in(ctx)
-			c, err := t.client.LoadContainer(ctx, s.Name)
+			state, err := t.client.State(ctx, s.id())
 			if err != nil {
 				return // never started, or containerd has gone: PID 1 ends the rest
 			}
-			task, err := c.Task(ctx, nil)
-			if err != nil {
-				return
-			}
-			if err := t.halt(ctx, s, task, directly); err != nil { // PID 1 ends what it leaves
+			if err := t.halt(ctx, s, state, directly); err != nil { // PID 1 ends what it leaves
 				t.speak.Say("service %s: %v", s.Name, err)
 				return
 			}
-			if status, err := task.Status(ctx); err == nil && status.Status == client.Stopped {
-				w.ended(s, task.Pid(), status.ExitStatus)
+			if state, err := t.client.State(ctx, s.id()); err == nil && state.Stopped {
+				w.ended(s, state.Pid, state.Status)
 			}
 		})
 	}
 	wg.Wait()
 }
-
-// key names a service for the watch: names are unique in a namespace only.
-func key(ns, name string) string { return strings.Join([]string{ns, name}, "/") }

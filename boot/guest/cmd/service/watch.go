@@ -4,16 +4,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
-	apievents "github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/typeurl/v2"
 	"github.com/seatrial/seatrial/boot"
+	"github.com/seatrial/seatrial/boot/guest/task"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,21 +23,21 @@ import (
 type watch struct {
 	ctx      context.Context // ends when the machine is to stop
 	t        *tool
-	services map[string]service
+	services map[task.ID]service
 	restarts sync.WaitGroup // under way; all end with ctx
 
 	mu    sync.Mutex
-	alive map[string]uint32    // key -> pid of the running task
-	since map[string]time.Time // key -> when it was told to run
-	over  map[string]uint32    // key -> pid of the last task whose end was told
-	wait  map[string]time.Duration
+	alive map[task.ID]uint32    // pid of the running task
+	since map[task.ID]time.Time // when it was told to run
+	over  map[task.ID]uint32    // pid of the last task whose end was told
+	wait  map[task.ID]time.Duration
 }
 
 func newWatch(ctx context.Context, t *tool, services []service) *watch {
-	w := &watch{ctx: ctx, t: t, services: map[string]service{}, alive: map[string]uint32{},
-		since: map[string]time.Time{}, over: map[string]uint32{}, wait: map[string]time.Duration{}}
+	w := &watch{ctx: ctx, t: t, services: map[task.ID]service{}, alive: map[task.ID]uint32{},
+		since: map[task.ID]time.Time{}, over: map[task.ID]uint32{}, wait: map[task.ID]time.Duration{}}
 	for _, s := range services {
-		w.services[key(s.Runtime.Namespace, s.Name)] = s
+		w.services[s.id()] = s
 	}
 	return w
 }
@@ -82,83 +81,65 @@ func (w *watch) follow() {
 
 // listen follows one subscription to its end and reports whether it was good
 // for anything.
-func (w *watch) listen() (heard bool) {
+func (w *watch) listen() (good bool) {
 	ctx, cancel := context.WithCancel(w.ctx)
-	defer cancel()
-	stream, errs := w.t.client.Subscribe(ctx, `topic=="/tasks/start"`, `topic=="/tasks/exit"`)
-	look := time.NewTimer(settleTime)
-	defer look.Stop()
-	for {
-		select {
-		case e := <-stream:
-			heard = true
-			w.take(e)
-		case <-look.C:
-			heard = true
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		if sleep(ctx, settleTime) {
 			w.look(ctx)
-		case <-errs:
-			return heard
-		case <-ctx.Done():
-			return heard
 		}
+	})
+	began := time.Now()
+	err := w.t.client.Follow(ctx, w.take)
+	cancel()
+	looking.Wait()
+	gone := w.ctx.Err() != nil || errdefs.IsUnavailable(err) || errors.Is(err, io.EOF) // PID 1 says that
+	if !gone {
+		w.t.speak.Say("service: listening to containerd: %v", err)
 	}
+	return time.Since(began) > settleTime
 }
 
-func (w *watch) take(e *events.Envelope) {
-	v, err := typeurl.UnmarshalAny(e.Event)
-	if err != nil {
-		w.t.speak.Say("service: event %s: %v", e.Topic, err)
-		return
-	}
-	switch v := v.(type) {
-	case *apievents.TaskStart:
-		if s, ok := w.services[key(e.Namespace, v.ContainerID)]; ok {
-			w.started(s, v.Pid)
-		}
-	case *apievents.TaskExit:
-		// Other IDs are processes that were brought in with exec.
-		if s, ok := w.services[key(e.Namespace, v.ContainerID)]; ok && v.ID == v.ContainerID {
-			w.ended(s, v.Pid, v.ExitStatus)
-		}
+func (w *watch) take(e task.Event) {
+	s, ok := w.services[e.ID]
+	switch {
+	case !ok:
+	case e.Ended:
+		w.ended(s, e.Pid, e.Status)
+	default:
+		w.started(s, e.Pid)
 	}
 }
 
 // look asks containerd how every service is.
 func (w *watch) look(ctx context.Context) {
-	for _, s := range w.services {
-		pid, status, err := w.t.status(ctx, s)
+	for id, s := range w.services {
+		before := w.pid(id)
+		state, err := w.t.client.State(ctx, id)
 		switch {
 		case errdefs.IsNotFound(err):
-			w.lost(s)
+			w.lost(s, before)
 		case err != nil:
 			return // containerd has gone again
-		case status.Status == client.Running:
-			w.started(s, pid)
-		case status.Status == client.Stopped:
-			w.ended(s, pid, status.ExitStatus)
+		case state.Running:
+			w.started(s, state.Pid)
+		case state.Stopped:
+			w.ended(s, state.Pid, state.Status)
 		}
 	}
 }
 
-// status asks containerd for a service's task.
-func (t *tool) status(ctx context.Context, s service) (pid uint32, status client.Status, err error) {
-	ctx = s.in(ctx)
-	c, err := t.client.LoadContainer(ctx, s.Name)
-	if err != nil {
-		return 0, status, err
-	}
-	task, err := c.Task(ctx, nil)
-	if err != nil {
-		return 0, status, err
-	}
-	status, err = task.Status(ctx)
-	return task.Pid(), status, err
+// pid is that of a service's running task as far as is known, 0 for none.
+func (w *watch) pid(id task.ID) uint32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.alive[id]
 }
 
 // started tells that a task runs, once.
 func (w *watch) started(s service, pid uint32) {
 	w.mu.Lock()
-	k := key(s.Runtime.Namespace, s.Name)
+	k := s.id()
 	known := w.alive[k] == pid || w.over[k] == pid
 	if !known {
 		w.alive[k], w.since[k] = pid, time.Now()
@@ -172,25 +153,19 @@ func (w *watch) started(s service, pid uint32) {
 }
 
 // lost tells of a task that ran and is not there any more, as after the death
-// of its shim while containerd was away.
-func (w *watch) lost(s service) {
-	w.mu.Lock()
-	pid := w.alive[key(s.Runtime.Namespace, s.Name)]
-	w.mu.Unlock()
-	if pid != 0 && !s.stopped() {
-		w.ended(s, pid, unknownStatus)
+// of its shim while containerd was away. It is named by its pid: the next one
+// may have been started while containerd was asked for it.
+func (w *watch) lost(s service, pid uint32) {
+	if pid != 0 && w.pid(s.id()) == pid && !s.stopped() {
+		w.ended(s, pid, task.UnknownStatus)
 	}
 }
-
-// unknownStatus stands for the exit status of a task that is lost; it is
-// containerd's own number for it (client.UnknownExitStatus).
-const unknownStatus = client.UnknownExitStatus
 
 // ended tells that a task has ended, once, and starts it again if its policy
 // wants that.
 func (w *watch) ended(s service, pid, code uint32) {
 	w.mu.Lock()
-	k := key(s.Runtime.Namespace, s.Name)
+	k := s.id()
 	known := w.over[k] == pid
 	if !known {
 		w.over[k] = pid
@@ -251,8 +226,7 @@ func (w *watch) renew(s service) error {
 	if s.stopped() {
 		return nil
 	}
-	_, status, err := w.t.status(w.ctx, s)
-	if err == nil && status.Status == client.Running {
+	if state, err := w.t.client.State(w.ctx, s.id()); err == nil && state.Running {
 		return nil
 	}
 	if err := w.t.remove(w.ctx, s, false); err != nil {
@@ -274,7 +248,7 @@ func killedBy(code uint32) unix.Signal {
 }
 
 func exitText(code uint32) string {
-	if code == unknownStatus {
+	if code == task.UnknownStatus {
 		return "lost: its task is gone"
 	}
 	if sig := killedBy(code); sig != 0 {
@@ -285,7 +259,7 @@ func exitText(code uint32) string {
 
 // statusOf is the fact of an exit status, as PID 1 writes it for its children.
 func statusOf(code uint32) string {
-	if code == unknownStatus {
+	if code == task.UnknownStatus {
 		return "unknown"
 	}
 	if sig := killedBy(code); sig != 0 {
