@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // assembly is one build: from component images to the files of an image.
@@ -329,13 +331,17 @@ func create(ctx context.Context, path string, write func(io.Writer) error) (dige
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	sum := sha256.New()
-	out := io.MultiWriter(f, sum)
-	if err := write(writerFunc(func(p []byte) (int, error) {
+	out := newBackground(f, sum)
+	err = write(writerFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
 		return out.Write(p)
-	})); err != nil {
+	}))
+	if late := out.close(); err == nil {
+		err = late
+	}
+	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
@@ -344,3 +350,69 @@ func create(ctx context.Context, path string, write func(io.Writer) error) (dige
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// background writes to several writers at once while the next piece is being
+// made. Of an image most of the time goes to the kernel's side of writing it,
+// and the rest, reading and digesting, is done meanwhile.
+type background struct {
+	pieces chan []byte
+	spare  chan []byte // buffers to fill
+	done   chan struct{}
+	err    error // of a writer, once done is closed
+}
+
+// pieceSize is that of the buffer of [writeInitramfs].
+const pieceSize = 1 << 20
+
+func newBackground(to ...io.Writer) *background {
+	b := &background{pieces: make(chan []byte), spare: make(chan []byte, 2), done: make(chan struct{})}
+	for range cap(b.spare) {
+		b.spare <- make([]byte, 0, pieceSize)
+	}
+	go func() {
+		defer close(b.done)
+		for p := range b.pieces {
+			if b.err = writeAll(p, to); b.err != nil {
+				return
+			}
+			b.spare <- p
+		}
+	}()
+	return b
+}
+
+// writeAll writes p to all writers at once.
+func writeAll(p []byte, to []io.Writer) error {
+	var g errgroup.Group
+	for _, w := range to {
+		g.Go(func() error { _, err := w.Write(p); return err })
+	}
+	return g.Wait()
+}
+
+// Write takes p over and may return before it is written; the error can be that
+// of an earlier piece.
+func (b *background) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		select {
+		case buf := <-b.spare:
+			piece := append(buf[:0], p[n:min(n+pieceSize, len(p))]...)
+			select {
+			case b.pieces <- piece:
+				n += len(piece)
+			case <-b.done:
+				return n, b.err
+			}
+		case <-b.done:
+			return n, b.err
+		}
+	}
+	return n, nil
+}
+
+// close waits until everything is written and returns the first error.
+func (b *background) close() error {
+	close(b.pieces)
+	<-b.done
+	return b.err
+}
