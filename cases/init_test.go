@@ -276,6 +276,27 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 	}, SpecTimeout(5*time.Minute))
 })
 
+var _ = Describe("the shipped init, with an entry of init.d that does not end,", Label("devices"), func() {
+	It("names it, leaves it to itself and runs what comes after it", func(ctx SpecContext) {
+		vm := held(ctx, failing)
+		run(ctx, vm, busybox, "sh", "-c", `set -e; b=`+busybox+`
+			$b mount -o remount,bind,rw /
+			$b mkdir -p /etc/init.d
+			cd /etc/init.d
+			echo "#!$b sh
+				echo script hangs; exec $b sleep 86400" > 030-hangs
+			echo "#!$b sh
+				echo script later" > 031-later
+			$b chmod 755 030-hangs 031-later
+			$b mount -o remount,bind,ro /`)
+		goesOn(ctx, vm, boot.Ready)
+		inOrder(vm, "service web: running", "script hangs", "init: /etc/init.d/030-hangs: still running after 1m0s, and left to itself", "script later", "init: ready")
+		Expect(vm).NotTo(suite.Print(`031-later: `))
+		Expect(run(ctx, vm, "@ps")).To(ContainSubstring(" sleep 86400"))
+		Expect(vm.PowerOff(ctx)).To(Succeed()) // it does not hold up the end either
+	}, SpecTimeout(5*time.Minute))
+})
+
 var _ = Describe("the shipped init, asked to end", func() {
 	It("reboots after it has stopped everything", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))

@@ -69,7 +69,15 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 		Expect(vm).To(suite.BeFaultFree())
 		Expect(run(ctx, vm, "@cat", "/proc/1/cmdline")).To(MatchRegexp(`^(/sbin)?/init\x00`)) // /init is a link to it
 		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`))
-		Expect(vm.PowerOff(ctx)).To(Succeed())
+		if format != images.ISOEFI {
+			Expect(vm.PowerOff(ctx)).To(Succeed())
+			return
+		}
+		// UEFI describes the power button by ACPI, on both architectures.
+		Expect(vm).NotTo(suite.Print(`^init: power button`))
+		Expect(vm.PowerButton(ctx)).To(Succeed())
+		Expect(vm.Await(ctx, boot.Off)).To(Succeed())
+		Expect(vm).To(suite.Print(`^init: power button\b`))
 	}, bootable())
 
 	It("a squashfs root is read-only, and one that is not there is named", func(ctx SpecContext) {

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -289,5 +291,60 @@ func TestExport(t *testing.T) {
 	}
 	if _, err := im.Export(dir, "../x"); err == nil {
 		t.Error("a name with a slash")
+	}
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// The same inputs give the bytes that they gave on another day, on another
+// machine. Nothing else moves the clock of our own code, which asks the kernel
+// and not a library that could be deceived. Media that tools of the host make
+// change with those, and are compared within one run only.
+//
+// A difference that is meant needs another builderVersion: what was built
+// before would otherwise be taken for what would be built now.
+func TestSameAsEver(t *testing.T) {
+	const golden = "testdata/digests.json"
+	type ledger struct {
+		BuilderVersion string
+		Digests        map[string]string
+	}
+	got := ledger{builderVersion, map[string]string{}}
+	for _, arch := range bothArchs {
+		b := &Builder{Source: stockFor(t, arch), Arch: arch, Dir: t.TempDir()}
+		im, err := b.Build(t.Context(), spec(t, machine))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range formats() {
+			if len(row.tools) > 0 || !row.format.Supports(arch) {
+				continue
+			}
+			m, err := b.Media(t.Context(), im, row.format, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Digests[arch+" "+string(row.format)] = m.Digest
+		}
+	}
+	if *update {
+		text, err := json.MarshalIndent(got, "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want ledger
+	if err := json.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("raise builderVersion if this is meant, and go test -update (-want +got):\n%s", d)
 	}
 }

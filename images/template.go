@@ -49,6 +49,9 @@ func packageImage(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if len(text) > maxYAML {
+		return "", fmt.Errorf("%s has more than %d bytes: no package is described by so many", file, maxYAML)
+	}
 	p := packageSource{Org: "linuxkit", Tag: "{{.Hash}}"}
 	if err := yaml.Unmarshal(text, &p); err != nil {
 		return "", fmt.Errorf("%s: %w", file, err)

@@ -125,12 +125,13 @@ func TestPackageImage(t *testing.T) {
 func TestPackageImageRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"org: x\n":                                 "has no image",
-		"image: [\n":                               "build.yml",
-		"image: x\ntag: \"{{.Hush}}\"\n":           "tag: ",
-		"image: x\ntag: \"{{\"\n":                  "tag: ",
-		"image: x\nextra-sources: [\"../y\"]\n":    "is not SOURCE:DESTINATION",
-		"image: x\nextra-sources: [\"../y:/z\"]\n": "no such file",
+		"org: x\n":                                  "has no image",
+		"image: [\n":                                "build.yml",
+		"image: x\ntag: \"{{.Hush}}\"\n":            "tag: ",
+		"image: x\ntag: \"{{\"\n":                   "tag: ",
+		"image: x\nextra-sources: [\"../y\"]\n":     "is not SOURCE:DESTINATION",
+		"image: x\nextra-sources: [\"../y:/z\"]\n":  "no such file",
+		"image: x\n" + strings.Repeat("#", maxYAML): "more than",
 	} {
 		r := newRepository(t)
 		r.write("p/build.yml", text)
