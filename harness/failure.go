@@ -26,7 +26,8 @@ type Failure struct {
 	Err     error // underlying error, if any
 }
 
-// Error says everything, the cause on its first line.
+// Error says everything, the cause on its first line. A machine that could not
+// even be planned has no console and no evidence.
 func (f *Failure) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", f.Class, f.Title)
@@ -41,8 +42,11 @@ func (f *Failure) Error() string {
 			fmt.Fprintf(&b, "  | %s\n", l)
 		}
 	}
-	if f.Err != nil {
+	if f.Err != nil && f.Err.Error() != f.Title {
 		fmt.Fprintf(&b, "error: %v\n", f.Err)
+	}
+	if f.Command == "" {
+		return strings.TrimSuffix(b.String(), "\n")
 	}
 	if len(f.Tail) > 0 {
 		fmt.Fprintf(&b, "last %d console lines:\n", len(f.Tail))

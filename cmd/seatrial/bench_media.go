@@ -56,7 +56,7 @@ func (b *bench) forms(ctx context.Context, arch string) ([]figure, error) {
 	for _, f := range forms {
 		list = append(list, f.format)
 	}
-	made, err := o.media(ctx, im, list, b.d)
+	made, err := o.media(ctx, im, list, "", b.d)
 	if err != nil {
 		return nil, err
 	}

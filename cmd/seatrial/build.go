@@ -58,7 +58,7 @@ the image names are brought up to date first. Formats:
 			im, err := o.imageOf(cmd.Context(), spec, d)
 			var made []*images.Media
 			if err == nil {
-				made, err = o.media(cmd.Context(), im, list, d)
+				made, err = o.media(cmd.Context(), im, list, "", d)
 			}
 			d.close()
 			if err != nil {

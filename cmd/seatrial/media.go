@@ -44,8 +44,9 @@ func formats(names []string, arch string) ([]images.Format, error) {
 	return list, nil
 }
 
-// media makes media of an image.
-func (o *options) media(ctx context.Context, im *images.Image, list []images.Format, d *display) ([]*images.Media, error) {
+// media makes media of an image, with a kernel command line instead of its own
+// if that is not empty.
+func (o *options) media(ctx context.Context, im *images.Image, list []images.Format, cmdline string, d *display) ([]*images.Media, error) {
 	if slices.ContainsFunc(list, func(f images.Format) bool { return f.NeedsLoader(im.Arch) }) {
 		if _, err := o.components(ctx, []string{images.LoaderName}, d); err != nil {
 			return nil, err
@@ -61,7 +62,7 @@ func (o *options) media(ctx context.Context, im *images.Image, list []images.For
 		if lost := im.Lost(f); lost != "" {
 			d.say("note: %s", lost)
 		}
-		m, err := b.Media(ctx, im, f, "")
+		m, err := b.Media(ctx, im, f, cmdline)
 		if err != nil {
 			return nil, remedy(err, "--cache")
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/images"
 	"github.com/seatrial/seatrial/qemu"
 	"github.com/seatrial/seatrial/reports"
 )
@@ -25,6 +26,11 @@ type runFlags struct {
 	words   string
 	agent   string
 	escape  string
+	format  string
+	net     string
+	publish []int
+	tpm     string
+	vars    string
 }
 
 func runCommand(o *options) *cobra.Command {
@@ -46,15 +52,25 @@ last, on standard error, and says where the evidence is.
 
 A disk is FILE[,format=raw|qcow2][,ro][,snapshot][,serial=NAME]. The format is
 raw unless the file's name ends in .qcow2; it is never guessed from the content,
-which the guest could forge. With snapshot, what the machine writes is forgotten.`,
+which the guest could forge. With snapshot, what the machine writes is forgotten.
+
+A network card is closed, so that the machine reaches nobody, unless --net open
+lets it out to this host's network; 10.0.2.2 is this host then. A TCP port that
+is published is reached from this host, at an address that is said on standard
+error. The image must give the card its address (seatrial/dhcp does).`,
 		Example: `  seatrial run
   seatrial run my.yml --cpus 2 --mem 2G --disk state.img --disk data.qcow2,ro
   seatrial run --append 'quiet loglevel=3'
   seatrial run --cmdline 'console=ttyS0'    # instead of the image's own
+  seatrial run my.yml --format iso-efi --uefi-vars vars.fd --tpm tpm
+  seatrial run my.yml --net open --publish 80
   printf 'poweroff\n' | seatrial run > boot.log`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: yamlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := f.medium(o.arch); err != nil {
+				return err
+			}
 			if _, _, err := f.plan(); err != nil {
 				return err
 			}
@@ -72,16 +88,26 @@ which the guest could forge. With snapshot, what the machine writes is forgotten
 	flags.StringVar(&f.cmdline, "cmdline", "", "kernel command line instead of the image's")
 	flags.StringVar(&f.agent, "agent", "on", "on or off: a second serial line, for seatrial's agent inside")
 	flags.StringVar(&f.escape, "escape", "^]", "key that ends the machine: ^X for Ctrl-X, or none")
+	flags.StringVarP(&f.format, "format", "f", string(images.KernelInitrd), "medium to boot from; seatrial build --help lists them")
+	flags.StringVar(&f.net, "net", "", "a network card: none, closed or open (default none, or closed with --publish)")
+	flags.IntSliceVar(&f.publish, "publish", nil, "TCP port of the machine to reach from this host; may be given again")
+	flags.StringVar(&f.tpm, "tpm", "", "folder of the state of a TPM 2.0, made if missing (default no TPM)")
+	flags.StringVar(&f.vars, "uefi-vars", "", "file of UEFI's variables, made if missing: boot by UEFI and keep them there")
 	complete(cmd, "agent", "on", "off")
+	complete(cmd, "net", "none", "closed", "open")
+	complete(cmd, "format", bootableFormats()...)
 	return cmd
 }
 
 // plan turns the flags into a plan without image or folder, and the escape key
 // (0: none). The error lists all that is wrong.
 func (f *runFlags) plan() (harness.Plan, byte, error) {
-	p := harness.Plan{CPUs: f.cpus, Cmdline: f.cmdline, NoAgent: f.agent == "off"}
+	p := harness.Plan{CPUs: f.cpus, Cmdline: f.cmdline, NoAgent: f.agent == "off", TPM: f.tpm, Vars: f.vars}
 	var errs []error
 	var err error
+	if p.NICs, err = f.cards(); err != nil {
+		errs = append(errs, err)
+	}
 	if p.MemoryMiB, err = parseMemory(f.memory); err != nil {
 		errs = append(errs, err)
 	}
@@ -108,19 +134,76 @@ func (f *runFlags) plan() (harness.Plan, byte, error) {
 	return p, escape, nil
 }
 
+// cards are the network cards that the flags ask for.
+func (f *runFlags) cards() ([]qemu.NIC, error) {
+	for _, port := range f.publish {
+		if port < 1 || port > 65535 {
+			return nil, fmt.Errorf("--publish %d: give a TCP port, 1 to 65535", port)
+		}
+	}
+	card := []qemu.NIC{{Open: f.net == "open", Forwards: f.publish}}
+	switch {
+	case f.net == "" && len(f.publish) == 0:
+		return nil, nil
+	case f.net == "none" && len(f.publish) > 0:
+		return nil, errors.New("--net none: without a card no port can be published; leave one of them out")
+	case f.net == "none":
+		return nil, nil
+	case f.net == "", f.net == "closed", f.net == "open":
+		return card, nil
+	}
+	return nil, fmt.Errorf("--net %q: give none, closed or open", f.net)
+}
+
+// bootableFormats are the formats that a machine can boot from.
+func bootableFormats() []string {
+	var names []string
+	for _, f := range images.Formats() {
+		if f != images.Tar {
+			names = append(names, string(f))
+		}
+	}
+	return names
+}
+
+// medium checks the format before anything is built.
+func (f *runFlags) medium(arch string) (images.Format, error) {
+	list, err := formats([]string{f.format}, arch)
+	if err != nil {
+		return "", err
+	}
+	if list[0] == images.Tar {
+		return "", misusef("no machine boots from a %s; choose one of %s", f.format, strings.Join(bootableFormats(), ", "))
+	}
+	return list[0], nil
+}
+
 // run builds, boots and attends the machine until its end.
 func (o *options) run(ctx context.Context, args []string, f *runFlags) error {
 	plan, escape, err := f.plan()
 	if err != nil {
 		return err
 	}
+	format, err := f.medium(o.arch)
+	if err != nil {
+		return err
+	}
 	d := newDisplay(os.Stderr)
-	im, err := o.image(ctx, args, d)
+	err = o.provide(ctx, args, f, format, &plan, d)
 	d.close()
 	if err != nil {
 		return err
 	}
 	h, err := o.host(ctx)
+	if err != nil {
+		return err
+	}
+	return o.boot(ctx, h, plan, escape)
+}
+
+// provide builds what the plan boots.
+func (o *options) provide(ctx context.Context, args []string, f *runFlags, format images.Format, plan *harness.Plan, d *display) error {
+	im, err := o.image(ctx, args, d)
 	if err != nil {
 		return err
 	}
@@ -131,7 +214,16 @@ func (o *options) run(ctx context.Context, args []string, f *runFlags) error {
 		}
 		plan.Cmdline += " " + f.words
 	}
-	return o.boot(ctx, h, plan, escape)
+	if format == images.KernelInitrd {
+		return nil
+	}
+	// A boot loader has the command line from the medium.
+	made, err := o.media(ctx, im, []images.Format{format}, plan.KernelCmdline(o.arch), d)
+	if err != nil {
+		return err
+	}
+	plan.Media = made[0]
+	return nil
 }
 
 // boot lends the terminal to a machine. Its evidence is kept below the cache
@@ -170,6 +262,9 @@ func interact(ctx context.Context, h harness.Host, plan harness.Plan, escape byt
 	m, err := harness.Boot(ctx, h, plan)
 	if err != nil {
 		return errors.Join(err, c.close())
+	}
+	if err := c.tellPorts(ctx, m, plan.NICs); err != nil {
+		return errors.Join(err, m.Close(), c.close())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

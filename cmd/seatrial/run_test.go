@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,6 +211,40 @@ func TestRunThroughPipes(t *testing.T) {
 	}
 	if got := left(t, filepath.Join(s.cache, "seatrial")); slices.Contains(got, "/run") {
 		t.Errorf("a machine that did well left %q", got)
+	}
+}
+
+// A published port has an address on this host, which is said, and without the
+// flag the machine has no card.
+func TestRunPublishes(t *testing.T) {
+	for _, published := range []bool{false, true} {
+		s := machines(t, guestText)
+		args := []string{"run", "guest.yml", "--mem", "64"}
+		if published {
+			args = append(args, "--publish", "80,8080")
+		}
+		w := s.open(args...)
+		w.awaitText("guest: type")
+		said := regexp.MustCompile(`seatrial: port (\d+) of the machine is (127\.0\.0\.1:\d+) on this host\r\n`).FindAllStringSubmatch(w.shown(), -1)
+		if !published {
+			if len(said) > 0 {
+				t.Errorf("%q", said)
+			}
+		} else if len(said) != 2 || said[0][1] != "80" || said[1][1] != "8080" {
+			t.Errorf("%q", w.shown())
+		}
+		for _, port := range said {
+			conn, err := net.Dial("tcp", port[2]) // QEMU answers, whatever the guest does
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			conn.Close()
+		}
+		w.enter("q")
+		if err := <-w.ended; err != nil {
+			t.Errorf("%v: %s", err, w.shown())
+		}
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"github.com/seatrial/seatrial/harness"
+	"github.com/seatrial/seatrial/qemu"
 )
 
 // errEscape is why a wait ends when the escape key was pressed.
@@ -131,12 +134,35 @@ func openTerminal(in, out *os.File, escape byte) (*terminal, error) {
 	return c, nil
 }
 
-// greet says how to get out. Raw mode wants the carriage return.
+// tellPorts says where on this host the machine's published ports are reached.
+func (c *terminal) tellPorts(ctx context.Context, m *harness.Machine, cards []qemu.NIC) error {
+	for i, card := range cards {
+		for _, port := range card.Forwards {
+			address, err := m.Forwarded(ctx, i, port)
+			if err != nil {
+				return err
+			}
+			c.note("port %d of the machine is %s on this host", port, address)
+		}
+	}
+	return nil
+}
+
+// note says something beside the console. Raw mode wants the carriage return.
+func (c *terminal) note(format string, args ...any) {
+	end := "\n"
+	if c.saved != nil {
+		end = "\r\n"
+	}
+	fmt.Fprintf(os.Stderr, "seatrial: "+format+end, args...)
+}
+
+// greet says how to get out.
 func (c *terminal) greet(machine string) {
 	if c.saved == nil || c.escape == 0 {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "seatrial: this is the console of %s; Ctrl-%c ends the machine\r\n", machine, c.escape+'@')
+	c.note("this is the console of %s; Ctrl-%c ends the machine", machine, c.escape+'@')
 }
 
 // start passes what is typed on, and calls escaped when the escape key was
