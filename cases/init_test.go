@@ -290,7 +290,8 @@ var _ = Describe("the shipped init, with an entry of init.d that does not end,",
 			$b chmod 755 030-hangs 031-later
 			$b mount -o remount,bind,ro /`)
 		goesOn(ctx, vm, boot.Ready)
-		inOrder(vm, "service web: running", "script hangs", "init: /etc/init.d/030-hangs: still running after 1m0s, and left to itself", "script later", "init: ready")
+		inOrder(vm, "service web: running", "script hangs", "init: /etc/init.d/030-hangs: still running after 2",
+			"init: /etc/init.d/030-hangs: still running after 1m0s, and left to itself", "script later", "init: ready")
 		Expect(vm).NotTo(suite.Print(`031-later: `))
 		Expect(run(ctx, vm, "@ps")).To(ContainSubstring(" sleep 86400"))
 		Expect(vm.PowerOff(ctx)).To(Succeed()) // it does not hold up the end either

@@ -74,10 +74,10 @@ var _ = Describe("the image that ships, booted from", Label("media"), func() {
 			return
 		}
 		// UEFI describes the power button by ACPI, on both architectures.
-		Expect(vm).NotTo(suite.Print(`^init: power button`))
+		Expect(vm).NotTo(suite.Print(`init: power button`))
 		Expect(vm.PowerButton(ctx)).To(Succeed())
 		Expect(vm.Await(ctx, boot.Off)).To(Succeed())
-		Expect(vm).To(suite.Print(`^init: power button\b`))
+		Expect(vm).To(suite.Print(`init: power button\b`)) // behind the prompt of the shell on the console
 	}, bootable())
 
 	It("a squashfs root is read-only, and one that is not there is named", func(ctx SpecContext) {

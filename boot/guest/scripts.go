@@ -53,7 +53,7 @@ func (m *machine) runScripts(dir, from, to string) error {
 			continue
 		}
 		if err == nil {
-			err = m.runScript(path)
+			err = m.runScript(dir+"/"+name, path)
 		}
 		if err != nil {
 			m.warn(boot.Event{At: boot.System, Detail: fmt.Sprintf("%s/%s: %v", dir, name, err)}, "init: %s/%s: %v", dir, name, err)
@@ -69,22 +69,30 @@ func (m *machine) isServiceTool(path string) bool {
 	return err == nil && (target == boot.ServicePath || filepath.Base(target) == filepath.Base(boot.ServicePath))
 }
 
-func (m *machine) runScript(path string) error {
+// runScript runs a program that the console knows by name. One that takes long
+// is named before it is given up, or the last thing anybody sees of the machine
+// would be another program's line.
+func (m *machine) runScript(name, path string) error {
 	p, err := m.reaper.Start([]string{path}, m.env, "/", os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
 		return err
 	}
-	t := time.NewTimer(m.patience.script)
-	defer t.Stop()
-	select {
-	case <-p.Done():
-	case <-t.C:
-		return fmt.Errorf("still running after %v, and left to itself", m.patience.script)
+	late, end := time.NewTicker(m.patience.late), time.NewTimer(m.patience.script)
+	defer late.Stop()
+	defer end.Stop()
+	for began := time.Now(); ; {
+		select {
+		case <-p.Done():
+			if !p.Exit().OK() {
+				return exitError{p.Exit().String()}
+			}
+			return nil
+		case <-late.C:
+			m.speak.Say("init: %s: still running after %v", name, time.Since(began).Round(time.Second))
+		case <-end.C:
+			return fmt.Errorf("still running after %v, and left to itself", m.patience.script)
+		}
 	}
-	if !p.Exit().OK() {
-		return exitError{p.Exit().String()}
-	}
-	return nil
 }
 
 // mountVolumes mounts what the image has in /containers/volumes: lower, with

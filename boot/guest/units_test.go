@@ -290,7 +290,7 @@ func TestShutdownContainerThatHangsIsEnded(t *testing.T) {
 
 func TestScripts(t *testing.T) {
 	tm := newTestMachine(t)
-	tm.patience.script = 300 * time.Millisecond
+	tm.patience.late, tm.patience.script = 20*time.Millisecond, 300*time.Millisecond
 	log := tm.root + "/log"
 	for _, name := range []string{"001-early", "007-mid", "015-between", "030-late"} {
 		tm.file(t, initDir+"/"+name, "#!/bin/sh\necho "+name+" >>"+log+"\n", 0o755)
@@ -315,7 +315,7 @@ func TestScripts(t *testing.T) {
 	if got, want := readAll(t, log), "001-early\n--\n007-mid\n--\n015-between\n--\n030-late\n--\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
-	for _, want := range []string{"040-fails: exit status 3", "050-hangs: still running after 300ms", "060-no-program: "} {
+	for _, want := range []string{"040-fails: exit status 3", "050-hangs: still running after 0s\n", "050-hangs: still running after 300ms, and left to itself", "060-no-program: "} {
 		contains(t, tm.console.String(), want)
 	}
 	lacks(t, tm.console.String(), "030-late")
