@@ -143,6 +143,26 @@ var _ = Describe("a disk that is worse than others", Label("devices"), func() {
 		Expect(took(write("vda", 16))).To(BeNumerically("<", slow/2))
 	}, SpecTimeout(5*time.Minute))
 
+	It("fails at the read that it is told to, once, and is sound before and after", func(ctx SpecContext) {
+		const good = 30
+		image := build(ctx, "small.yml", withTools, func(s *images.Spec) { s.Kernel.Cmdline += " edd=off" })
+		vm := trial.BootReady(ctx, image, withDisk(&qemu.DiskError{After: good, Once: true}))
+		read := []string{"dd", "if=/dev/vda", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"}
+		// The kernel has looked for partitions already, and counts its requests.
+		seen, err := strconv.Atoi(strings.Fields(run(ctx, vm, "@cat", "/sys/block/vda/stat"))[0])
+		Expect(err).NotTo(HaveOccurred())
+		Expect(seen).To(And(BeNumerically(">", 0), BeNumerically("<", good)))
+		for range good - seen {
+			run(ctx, vm, read...)
+		}
+		Expect(vm).NotTo(suite.Print(`error, dev vda`))
+		Expect(refused(ctx, vm, read...)).To(ContainSubstring("error"))
+		Eventually(ctx, vm).Should(suite.Print(`I/O error, dev vda, sector 0 op 0x0:\(READ\)`))
+		run(ctx, vm, read...)
+		run(ctx, vm, write("vda", 1)...)
+		Expect(count(vm, `I/O error, dev vda`)).To(Equal(1))
+	}, SpecTimeout(5*time.Minute))
+
 	It("is full, and can still be read", func(ctx SpecContext) {
 		vm := trial.BootReady(ctx, build(ctx, "small.yml", withTools), withDisk(&qemu.DiskError{Write: true, After: 2, Errno: syscall.ENOSPC}))
 		run(ctx, vm, write("vda", 2)...)

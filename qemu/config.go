@@ -252,6 +252,9 @@ func (d Disk) args(i int) []string {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d", i, i+1))
 		device += fmt.Sprintf(",bus=slot%d,id=%s", i, removableID(i))
 	}
+	if d.Error != nil {
+		device += countless
+	}
 	if d.Serial != "" {
 		device += ",serial=" + escape(d.Serial)
 	}

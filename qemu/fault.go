@@ -10,13 +10,21 @@ import (
 	"syscall"
 )
 
-// DiskError is a fault of a disk: requests of one kind that fail.
+// DiskError is a fault of a disk: requests of one kind that fail. All of the
+// machine's are counted: those of the firmware, of the boot loader and of the
+// kernel's own first code, which on amd64 reads every disk once (edd=off on the
+// kernel's command line keeps it from that).
 type DiskError struct {
 	Write bool          // writes fail; otherwise reads
 	After int           // how many succeed before; 0: none
 	Once  bool          // one fails; otherwise all from there on
 	Errno syscall.Errno // 0: EIO. ENOSPC is a disk that is full
 }
+
+// countless is a disk's geometry, as every disk of more than 8 GB says it
+// (ATA/ATAPI-5, 6.2.1). QEMU would otherwise guess one from the disk's first
+// block, and that read would count, and fail, before the machine has started.
+const countless = ",cyls=16383,heads=16,secs=63"
 
 // maxErrorAfter bounds DiskError.After: QEMU is told of every request that
 // succeeds before, in its command line.
