@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -355,5 +356,69 @@ var _ = Describe("a machine's TPM", Label("devices"), func() {
 		without := trial.Fork(ctx, im)
 		refused(ctx, without, version...)
 		refused(ctx, without, "@stat", "/dev/tpm0")
+	}, SpecTimeout(5*time.Minute))
+})
+
+// cd is the file of a CD that begins with a text.
+func cd(text string) string {
+	GinkgoHelper()
+	path := filepath.Join(GinkgoT().TempDir(), "cd.iso")
+	content := append([]byte(text+"\n"), make([]byte, 64<<10)...)
+	Expect(os.WriteFile(path, content[:64<<10], 0o600)).To(Succeed())
+	return path
+}
+
+var _ = Describe("a machine's CD drives", Label("devices"), func() {
+	It("have in them what the plan says, what is put in later, or nothing", func(ctx SpecContext) {
+		image := build(ctx, "small.yml", withTools)
+		vm := trial.Fork(ctx, image, func(p *harness.Plan) { p.CDs = []string{cd("first"), ""} })
+		read := func(drive string) string { return run(ctx, vm, "head", "-n", "1", "/dev/"+drive) }
+		Expect(read("sr0")).To(Equal("first\n"))
+		Expect(refused(ctx, vm, "dd", "if=/dev/zero", "of=/dev/sr0", "bs=2k", "count=1")).To(ContainSubstring("Read-only file system"))
+		Expect(refused(ctx, vm, "head", "/dev/sr1")).To(ContainSubstring("No medium found"))
+		Expect(vm.ChangeCD(ctx, 1, cd("second"))).To(Succeed())
+		Eventually(ctx, func() string { return read("sr1") }).Should(Equal("second\n"))
+		Expect(vm.ChangeCD(ctx, 0, "")).To(Succeed())
+		Expect(refused(ctx, vm, "head", "/dev/sr0")).To(ContainSubstring("No medium found"))
+		Expect(read("sr1")).To(Equal("second\n"))
+		Expect(vm.ChangeCD(ctx, 2, cd("third"))).To(MatchError(ContainSubstring("there is no CD drive 2")))
+		Expect(vm.ChangeCD(ctx, 0, "/nowhere")).To(MatchError(os.ErrNotExist))
+
+		Expect(refused(ctx, trial.Fork(ctx, image), "@stat", "/dev/sr0")).To(ContainSubstring("no such file"))
+	}, SpecTimeout(5*time.Minute))
+})
+
+var _ = Describe("a machine's channels", Label("devices"), func() {
+	It("carry what either end says, each its own", func(ctx SpecContext) {
+		image := build(ctx, "small.yml", withTools)
+		vm := trial.Fork(ctx, image, func(p *harness.Plan) { p.Channels = []string{"org.seatrial.one", "org.seatrial.other"} })
+		port := func(name string) string {
+			file := run(ctx, vm, "sh", "-c", "grep -lx "+name+" /sys/class/virtio-ports/*/name")
+			return "/dev/" + filepath.Base(filepath.Dir(file))
+		}
+		one, err := vm.Channel("org.seatrial.one")
+		Expect(err).NotTo(HaveOccurred())
+		other, err := vm.Channel("org.seatrial.other")
+		Expect(err).NotTo(HaveOccurred())
+
+		_, err = one.Write([]byte("to the guest\n")) // nobody listens yet
+		Expect(err).NotTo(HaveOccurred())
+		Expect(run(ctx, vm, "head", "-n", "1", port("org.seatrial.one"))).To(Equal("to the guest\n"))
+		run(ctx, vm, "sh", "-c", "echo to the host > "+port("org.seatrial.one"))
+		line, err := bufio.NewReader(one).ReadString('\n')
+		Expect(err).NotTo(HaveOccurred())
+		Expect(line).To(Equal("to the host\n"))
+
+		run(ctx, vm, "sh", "-c", "echo here > "+port("org.seatrial.other"))
+		line, err = bufio.NewReader(other).ReadString('\n')
+		Expect(err).NotTo(HaveOccurred())
+		Expect(line).To(Equal("here\n"))
+
+		_, err = vm.Channel("org.seatrial.third")
+		Expect(err).To(MatchError(ContainSubstring(`there is no channel "org.seatrial.third"`)))
+		Expect(refused(ctx, trial.Fork(ctx, image), "sh", "-c", "ls /dev/vport*")).To(ContainSubstring("No such file"))
+		Expect(vm.Close()).To(Succeed())
+		_, err = one.Read(make([]byte, 1))
+		Expect(err).To(HaveOccurred())
 	}, SpecTimeout(5*time.Minute))
 })

@@ -32,6 +32,12 @@ func (m *Machine) Link(ctx context.Context, nic int, up bool) error {
 	return m.fault("cable", m.vm.Link(ctx, nic, up))
 }
 
+// ChangeCD puts another CD into the plan's n-th drive (from 0), or only takes out
+// what is in it, with an empty path.
+func (m *Machine) ChangeCD(ctx context.Context, n int, path string) error {
+	return m.fault("CD", m.vm.ChangeCD(ctx, n, path))
+}
+
 // LeaveMemory leaves the guest so much of its memory, in MiB: what is missing is
 // taken by a balloon, which the plan must have. The plan's MemoryMiB gives all
 // of it back. The guest obeys as fast as it can find free pages.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -228,6 +229,16 @@ func (m *Machine) Forwarded(ctx context.Context, nic, port int) (string, error) 
 		return "", fmt.Errorf("machine %s: %w", m.plan.Name, err)
 	}
 	return addr, nil
+}
+
+// Channel is the host's end of the virtio-serial port that the plan gives this
+// name. It is the machine's own, also of a fork, and ends with it.
+func (m *Machine) Channel(name string) (net.Conn, error) {
+	conn, err := m.vm.Channel(name)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", m.plan.Name, err)
+	}
+	return conn, nil
 }
 
 // Done is closed when QEMU is gone.

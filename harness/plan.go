@@ -27,6 +27,8 @@ type Plan struct {
 	MemoryMiB int            // 0: 1024
 	Disks     []qemu.Disk    // none by default
 	NICs      []qemu.NIC     // none by default; a card without a MAC gets one of its machine's own
+	CDs       []string       // ISO images in drives, /dev/sr0 and on, after a CD that is booted from; "": an empty drive. See Machine.ChangeCD
+	Channels  []string       // names of virtio-serial ports; see Machine.Channel
 	Balloon   bool           // for Machine.LeaveMemory
 	TPM       string         // folder of the state of a TPM 2.0, made if missing; empty: no TPM
 	Vars      string         // file of UEFI's variables, made if missing: the machine boots by UEFI and keeps them there
@@ -172,7 +174,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
 		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
-		Disks: p.Disks, NICs: p.nics(), Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
+		Disks: p.Disks, NICs: p.nics(), CDs: p.CDs, Channels: p.Channels, Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {
 		c.MemoryMiB = defaultMemory

@@ -82,6 +82,7 @@ type shape struct {
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
 	Disks     []string       `json:"disks,omitempty"`
+	CDs       []fileMark     `json:"cds,omitempty"` // which may be big, and are not read
 	Rung      Rung           `json:"rung,omitempty"` // if one was demanded
 }
 
@@ -127,6 +128,12 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 		for n, d := range config.Disks {
 			command.Args[i] = strings.Replace(command.Args[i], d.Source(), diskName(n), 1)
 		}
+		for n, path := range config.CDs {
+			if path == "" {
+				continue
+			}
+			command.Args[i] = strings.Replace(command.Args[i], qemu.CDSource(path), fmt.Sprintf("cd%d", n), 1)
+		}
 	}
 	sh := shape{Format: templateFormat, Milestone: p.goal(), Image: p.Image.Digest, Args: command.Args, QEMU: h.Version, Rung: s.o.Rung}
 	if sh.Binary, err = markFile(h.Binary); err != nil {
@@ -139,6 +146,16 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 	}
 	if p.Media != nil {
 		sh.Medium = p.Media.Digest
+	}
+	for _, path := range config.CDs {
+		if path == "" {
+			continue
+		}
+		mark, err := markFile(path)
+		if err != nil {
+			return shape{}, err
+		}
+		sh.CDs = append(sh.CDs, mark)
 	}
 	for _, d := range config.Disks {
 		is, err := s.diskShape(d)

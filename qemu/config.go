@@ -24,6 +24,8 @@ type Config struct {
 	Boot      Boot          // firmware, CD and network to boot from
 	Disks     []Disk        // virtio block devices, in order
 	NICs      []NIC         // virtio network cards, in order
+	CDs       []string      // ISO images in drives /dev/sr0 and on; "": an empty drive. See VM.ChangeCD
+	Channels  []string      // names of virtio-serial ports; see VM.Channel
 	Balloon   bool          // a balloon, by which VM.LeaveMemory takes memory away and gives it back
 	TPM       string        // folder of the state of a TPM 2.0, made if missing; empty: no TPM
 	Vsock     uint32        // context id for vsock, 3 or more and nobody else's on this host; 0: no vsock
@@ -185,6 +187,7 @@ func (c Config) Command() (*Command, error) {
 			inherits = append(inherits, d.inherit(i))
 		}
 	}
+	args = append(args, c.cdArgs()...)
 	for i, n := range c.NICs {
 		args = append(args, n.args(i)...)
 		if n.Network != nil {
@@ -198,6 +201,8 @@ func (c Config) Command() (*Command, error) {
 		args = append(args, tpmArgs(c.Arch)...)
 		inherits = append(inherits, tpmChannel)
 	}
+	channels, far := c.channelArgs()
+	args, inherits = append(args, channels...), append(inherits, far...)
 	if c.Vsock != 0 {
 		args = append(args, "-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", c.Vsock))
 	}
@@ -299,12 +304,7 @@ func (c Config) check() error {
 		bad("the kernel command line holds a line break")
 	}
 	readable := func(what, path string) {
-		f, err := os.Open(path)
-		if err != nil {
-			bad("%s: %w", what, err)
-			return
-		}
-		if err := f.Close(); err != nil {
+		if err := readableFile(path); err != nil {
 			bad("%s: %w", what, err)
 		}
 	}
@@ -313,6 +313,8 @@ func (c Config) check() error {
 	}
 	c.checkBoot(bad)
 	c.checkTPM(bad)
+	c.checkCDs(bad)
+	c.checkChannels(bad)
 	c.checkVsock(vhostVsock, bad)
 	if c.Initrd != "" {
 		readable("initramfs", c.Initrd)
@@ -381,8 +383,8 @@ func (c Command) argv(firstFD int, serial, agent string) []string {
 
 // String is a line to paste into a shell: the same machine, not paused, with
 // its serial line on the terminal and neither monitor nor agent. Its cards on
-// networks of machines lead nowhere, its volatile disks lose nothing, and it has
-// no TPM.
+// networks of machines and its channels lead nowhere, its volatile disks lose
+// nothing, and it has no TPM.
 func (c Command) String() string {
 	words := []string{quote(c.Binary)}
 	var pairs []string

@@ -21,21 +21,22 @@ import (
 
 // VM is a QEMU process with everything attached.
 type VM struct {
-	command *Command
-	grace   time.Duration
-	cmd     *exec.Cmd
-	qmp     *QMP
-	serial  *os.File // our ends of the terminals
-	agent   *os.File
-	config  Config
-	ports   []*port     // of networks of machines
-	disks   []*volatile // in order
-	tpm     *tpm        // nil: none
-	record  *os.File
-	stderr  *tail
-	done    chan struct{}
-	close   sync.Once
-	closed  error
+	command  *Command
+	grace    time.Duration
+	cmd      *exec.Cmd
+	qmp      *QMP
+	serial   *os.File // our ends of the terminals
+	agent    *os.File
+	config   Config
+	ports    []*port         // of networks of machines
+	disks    []*volatile     // in order
+	tpm      *tpm            // nil: none
+	channels []*net.UnixConn // in order
+	record   *os.File
+	stderr   *tail
+	done     chan struct{}
+	close    sync.Once
+	closed   error
 
 	mu        sync.Mutex
 	requested bool // we asked for the end
@@ -144,7 +145,7 @@ func (v *VM) launch(ctx context.Context, c Config) error {
 		record = v.record
 	}
 	v.qmp = newQMP(ours, record)
-	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks, v.startTPM} { // as Config.Command lists them
+	for _, open := range []func(Config) ([]*os.File, error){v.openDisks, v.plugNetworks, v.startTPM, v.openChannels} { // as Config.Command lists them
 		far, err := open(c)
 		inherited = append(inherited, far...)
 		if err != nil {
@@ -352,7 +353,7 @@ func (v *VM) Close() error {
 		if v.qmp != nil {
 			errs = append(errs, v.qmp.Disconnect())
 		}
-		errs = append(errs, v.unplugNetworks(), v.closeDisks(), v.closeTPM())
+		errs = append(errs, v.unplugNetworks(), v.closeDisks(), v.closeTPM(), v.closeChannels())
 		for _, f := range []*os.File{v.serial, v.agent, v.record, v.stderr.file} {
 			if f != nil {
 				errs = append(errs, f.Close())

@@ -81,6 +81,8 @@ func TestBadInput(t *testing.T) {
 		"port without a card":      {[]string{"run", "guest.yml", "--net", "none", "--publish", "80"}, 2, []string{"without a card no port"}},
 		"unknown network":          {[]string{"run", "guest.yml", "--net", "tap"}, 2, []string{`--net "tap": give none, closed or open`}},
 		"unknown medium":           {[]string{"run", "guest.yml", "--format", "iso"}, 2, []string{`unknown format "iso"`}},
+		"missing CD":               {[]string{"run", "guest.yml", "--cd", "none.iso"}, 2, []string{"--cd none.iso: open none.iso: no such file"}},
+		"CD that is a folder":      {[]string{"run", "guest.yml", "--cd", "folder"}, 2, []string{"--cd folder: is a folder"}},
 		"no medium":                {[]string{"run", "guest.yml", "--format", "tar"}, 2, []string{"no machine boots from a tar", "iso-efi"}},
 		"medium for BIOS on arm64": {[]string{"run", "guest.yml", "--format", "iso-bios", "--arch", "arm64"}, 2, []string{"there is no BIOS on arm64"}},
 		"variables without UEFI":   {[]string{"run", "guest.yml", "--format", "raw-bios", "--uefi-vars", "v.fd"}, 2, []string{"the medium raw-bios boots without UEFI"}},

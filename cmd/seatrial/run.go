@@ -22,6 +22,7 @@ type runFlags struct {
 	cpus    int
 	memory  string
 	disks   []string
+	cds     []string
 	cmdline string
 	words   string
 	agent   string
@@ -84,6 +85,7 @@ error. The image must give the card its address (seatrial/dhcp does).`,
 	flags.IntVar(&f.cpus, "cpus", 1, "virtual CPUs")
 	flags.StringVar(&f.memory, "mem", "1024", "memory: MiB, or with a unit: 512M, 2G")
 	flags.StringArrayVar(&f.disks, "disk", nil, "attach a disk; may be given again")
+	flags.StringArrayVar(&f.cds, "cd", nil, "put an ISO image into a CD drive; may be given again")
 	flags.StringVar(&f.words, "append", "", "words to add to the image's kernel command line")
 	flags.StringVar(&f.cmdline, "cmdline", "", "kernel command line instead of the image's")
 	flags.StringVar(&f.agent, "agent", "on", "on or off: a second serial line, for seatrial's agent inside")
@@ -102,7 +104,7 @@ error. The image must give the card its address (seatrial/dhcp does).`,
 // plan turns the flags into a plan without image or folder, and the escape key
 // (0: none). The error lists all that is wrong.
 func (f *runFlags) plan() (harness.Plan, byte, error) {
-	p := harness.Plan{CPUs: f.cpus, Cmdline: f.cmdline, NoAgent: f.agent == "off", TPM: f.tpm, Vars: f.vars}
+	p := harness.Plan{CPUs: f.cpus, Cmdline: f.cmdline, NoAgent: f.agent == "off", CDs: f.cds, TPM: f.tpm, Vars: f.vars}
 	var errs []error
 	var err error
 	if p.NICs, err = f.cards(); err != nil {
@@ -123,6 +125,11 @@ func (f *runFlags) plan() (harness.Plan, byte, error) {
 			errs = append(errs, err)
 		}
 		p.Disks = append(p.Disks, disk)
+	}
+	for _, path := range f.cds {
+		if err := readable(path); err != nil {
+			errs = append(errs, fmt.Errorf("--cd %s: %w", path, err))
+		}
 	}
 	escape, err := parseEscape(f.escape)
 	if err != nil {
@@ -348,6 +355,19 @@ func parseDisk(s string) (qemu.Disk, error) {
 		return bad("%v; add ,ro if the machine need not write to it", err)
 	}
 	return d, file.Close()
+}
+
+// readable says why something is no file that can be read; nil: it is one.
+func readable(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		err = errors.New("is a folder")
+	}
+	return errors.Join(err, file.Close())
 }
 
 // parseEscape reads ^X or none.
