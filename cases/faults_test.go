@@ -39,7 +39,7 @@ func withDisk(fault *qemu.DiskError) suite.Tweak {
 }
 
 var _ = Describe("a machine to which something is done", func() {
-	It("is a copy with a time, random numbers and an address of its own", func(ctx SpecContext) {
+	It("is a copy with a time, random numbers, an address and a name of its own", func(ctx SpecContext) {
 		uuids := map[string]bool{}
 		macs := map[string]bool{}
 		for range 3 {
@@ -49,10 +49,15 @@ var _ = Describe("a machine to which something is done", func() {
 			mac := strings.TrimSpace(run(ctx, vm, "@cat", "/sys/class/net/eth0/address"))
 			Expect(vm.Report().Fork.MACs).To(Equal([]string{mac}))
 			macs[mac] = true
+			Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("linuxkit-" + strings.ReplaceAll(mac, ":", "") + "\n"))
 			Expect(vm.Report().Fork.How).To(Equal("ram"))
 		}
 		Expect(uuids).To(HaveLen(3))
 		Expect(macs).To(HaveLen(3))
+
+		// A name that was given is nobody's to change.
+		named := trial.Fork(ctx, build(ctx, "setup.yml"), withNIC, func(p *harness.Plan) { p.Cmdline = p.Image.Cmdline + " hostname=given" })
+		Expect(run(ctx, named, "@cat", "/proc/sys/kernel/hostname")).To(Equal("given\n"))
 	}, SpecTimeout(10*time.Minute))
 
 	It("ends when the reset button is pressed, and not before", func(ctx SpecContext) {

@@ -28,7 +28,7 @@ const (
 	CmdReseed = "@reseed" // @reseed HEX: gives the kernel's random generator fresh entropy, 32 bytes at least, and makes it use it
 	CmdMark   = "@mark"   // @mark WORD: keeps a word in the agent's memory, where only this machine and its copies have it, and makes ready for @wake
 	CmdWake   = "@wake"   // @wake HEX NANOSECONDS: @reseed and @clock in one, and says the word of @mark: a round trip costs more than they do
-	CmdMAC    = "@mac"    // @mac OLD NEW: gives the network interface with address OLD the address NEW
+	CmdMAC    = "@mac"    // @mac OLD NEW: gives the network interface with address OLD the address NEW, and the machine the host name of it, if it had that of the old
 	CmdClock  = "@clock"  // @clock [NANOSECONDS]: sets the clock to a time since 1970 if one is given; says what it is
 )
 
@@ -282,7 +282,18 @@ func setMAC(from, to string) error {
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&request))); errno != 0 {
 			return fmt.Errorf("agent: address of %s: %w", i.Name, errno)
 		}
-		return nil
+		return rename(was.String(), mac.String())
 	}
 	return fmt.Errorf("agent: no network interface has the address %s", was)
+}
+
+// rename gives the machine the name of its network card's new address, if its
+// name was made from the old one. Services in a namespace of their own for the
+// name (UTS) keep what they were started with.
+func rename(from, to string) error {
+	name, err := os.Hostname()
+	if err != nil || name != nameAfter(from) {
+		return err
+	}
+	return unix.Sethostname([]byte(nameAfter(to)))
 }

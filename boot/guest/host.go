@@ -39,12 +39,16 @@ func hostname(root string) string {
 		}
 	}
 	if src, err := os.ReadFile(filepath.Join(root, "/sys/class/net/eth0/address")); err == nil {
-		if mac := strings.ReplaceAll(strings.TrimSpace(string(src)), ":", ""); mac != "" {
-			return "linuxkit-" + mac
+		if mac := strings.TrimSpace(string(src)); mac != "" {
+			return nameAfter(mac)
 		}
 	}
 	return "linuxkit"
 }
+
+// nameAfter is LinuxKit's name for a machine whose first network card has an
+// address.
+func nameAfter(mac string) string { return "linuxkit-" + strings.ReplaceAll(mac, ":", "") }
 
 // openFiles is the limit of LinuxKit, and fs.nr_open's default.
 const openFiles = 1 << 20
