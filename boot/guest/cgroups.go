@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,16 +92,34 @@ func (b Bundle) MakeCgroups(root string) error {
 	return errors.Join(problems...)
 }
 
+// namespace is one that a bundle wants bound to a path.
+type namespace struct{ kind, path string }
+
+// bound are the namespaces that the bundle has paths for.
+func (b Bundle) bound() []namespace {
+	n := b.Runtime.BindNS
+	return slices.DeleteFunc([]namespace{
+		{"cgroup", n.Cgroup}, {"ipc", n.Ipc}, {"mnt", n.Mnt}, {"net", n.Net}, {"pid", n.Pid}, {"user", n.User}, {"uts", n.Uts},
+	}, func(n namespace) bool { return n.path == "" })
+}
+
+// UnbindNamespaces takes back what BindNamespaces did. A namespace that is bound
+// lives, and what is in it: of two ends of a wire the far one goes only then.
+func (b Bundle) UnbindNamespaces(sys System, root string) error {
+	var problems []error
+	for _, ns := range b.bound() {
+		err := sys.Unmount(filepath.Join(root, ns.path), unix.MNT_DETACH)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it was never bound
+			problems = append(problems, fmt.Errorf("bindNS %s: %w", ns.kind, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
 // BindNamespaces binds the namespaces of process pid to the paths that the
 // bundle has for them.
 func (b Bundle) BindNamespaces(sys System, root string, pid int) error {
-	n := b.Runtime.BindNS
-	for _, ns := range []struct{ kind, path string }{
-		{"cgroup", n.Cgroup}, {"ipc", n.Ipc}, {"mnt", n.Mnt}, {"net", n.Net}, {"pid", n.Pid}, {"user", n.User}, {"uts", n.Uts},
-	} {
-		if ns.path == "" {
-			continue
-		}
+	for _, ns := range b.bound() {
 		path := filepath.Join(root, ns.path)
 		if err := touch(path); err != nil {
 			return fmt.Errorf("bindNS %s: %w", ns.kind, err)
@@ -116,7 +135,7 @@ func touch(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644) // a bound namespace cannot be opened for writing
 	if err != nil {
 		return err
 	}

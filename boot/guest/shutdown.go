@@ -23,7 +23,9 @@ func (m *machine) down(reason string, up <-chan struct{}) error {
 	m.speak.Event(boot.Event{At: boot.Shutdown, State: boot.Done, Facts: map[string]string{boot.FactReason: reason}})
 	m.cancel()
 	freeRunning(2)
-	m.within(m.patience.phases, func() { <-up; m.helpers.Wait() })
+	if !m.within(m.patience.phases, func() { <-up; m.helpers.Wait() }) {
+		m.speak.Say("init: not all that was under way has stopped within %v", m.patience.phases)
+	}
 	if err := m.runScripts("/etc/shutdown.d", "", onshutdownEntry); err != nil {
 		m.speak.Say("init: shutdown.d: %v", err)
 	}
@@ -75,6 +77,7 @@ func (m *machine) stopContainerd() {
 	select {
 	case <-p.Done():
 	case <-t.C:
+		m.speak.Say("init: containerd did not end within %v", m.patience.daemon)
 	}
 }
 
@@ -84,7 +87,9 @@ func (m *machine) endAll() {
 		return
 	}
 	_ = m.sys.Kill(-1, unix.SIGTERM) // fails only when none is left
-	m.awaitNone(true)
+	if left := m.awaitNone(true); len(left) > 0 {
+		m.speak.Say("init: not ended within %v of SIGTERM, and killed: %s", m.patience.others, strings.Join(left, ", "))
+	}
 	_ = m.sys.Kill(-1, unix.SIGKILL)
 	if left := m.awaitNone(false); len(left) > 0 {
 		m.speak.Say("init: still there after SIGKILL: %s", strings.Join(left, ", "))

@@ -50,10 +50,6 @@ const (
 	maxMessage = 16 << 20
 )
 
-// UnknownStatus stands for the exit status of a task whose shim is lost; it is
-// containerd's number for it.
-const UnknownStatus uint32 = 255
-
 // ID names a container and its task: names are unique in a namespace only.
 type ID struct{ Namespace, Name string }
 
@@ -165,7 +161,7 @@ func (c *Client) Kill(ctx context.Context, id ID, sig syscall.Signal, all bool) 
 func (c *Client) Wait(ctx context.Context, id ID) (status uint32, err error) {
 	r, err := c.tasks.Wait(id.in(ctx), &tasks.WaitRequest{ContainerID: id.Name})
 	if err != nil {
-		return UnknownStatus, errgrpc.ToNative(err)
+		return 0, errgrpc.ToNative(err)
 	}
 	return r.ExitStatus, nil
 }

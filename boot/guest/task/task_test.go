@@ -252,7 +252,7 @@ func TestWait(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if code, err := serve(t, &daemon{}).Wait(ctx, web); code != UnknownStatus || !errors.Is(err, context.DeadlineExceeded) {
+	if code, err := serve(t, &daemon{}).Wait(ctx, web); code != 0 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%d, %v", code, err)
 	}
 }

@@ -32,7 +32,9 @@ const (
 // stateDir holds what the tool's processes must know of each other: NAME.lock,
 // held by whoever starts or stops a service; NAME.stop, there while a service
 // is to stay stopped; NAME.ending, with the pid of the task that was stopped
-// on request, so that whoever watches does not take its end for a failure.
+// on request, so that whoever watches does not take its end for a failure;
+// NAME.told, with the pid of the last task whose end was told, for the tool that
+// watches after this one.
 const stateDir = "/run/service"
 
 // service is a bundle that containerd runs.
@@ -90,9 +92,19 @@ func (s service) stopped() bool {
 }
 
 // endedOnRequest reports whether the task with this pid was to end.
-func (s service) endedOnRequest(pid uint32) bool {
-	text, err := os.ReadFile(s.file("ending"))
-	return err == nil && string(text) == strconv.Itoa(int(pid))
+func (s service) endedOnRequest(pid uint32) bool { return pid != 0 && s.noted("ending") == pid }
+
+// noted is the pid in a state file, 0 if there is none.
+func (s service) noted(kind string) uint32 {
+	text, err := os.ReadFile(s.file(kind))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.ParseUint(string(text), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(pid)
 }
 
 // locked calls f while no other process of this tool starts or stops the service.
@@ -164,7 +176,7 @@ func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
 	}
 	pid, err = t.launch(ctx, s)
 	if err != nil {
-		return 0, errors.Join(err, s.Release(t.sys))
+		return 0, errors.Join(err, s.UnbindNamespaces(t.sys, ""), s.Release(t.sys))
 	}
 	return pid, nil
 }
@@ -288,16 +300,10 @@ func (l *logFiles) release() {
 }
 
 // remove stops a service and takes away its task, container and mounts. One
-// that has ended, or was never there, is no error. With stay it is then to
-// stay stopped until somebody starts it.
-func (t *tool) remove(ctx context.Context, s service, stay bool) error {
+// that has ended, or was never there, is no error.
+func (t *tool) remove(ctx context.Context, s service) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	if stay {
-		if err := writeState(s.file("stop"), ""); err != nil {
-			return err
-		}
-	}
 	state, err := t.client.State(ctx, s.id())
 	switch {
 	case err == nil:
@@ -317,7 +323,7 @@ func (t *tool) remove(ctx context.Context, s service, stay bool) error {
 	if err != nil {
 		return fmt.Errorf("removing the container: %w", err)
 	}
-	return s.Release(t.sys)
+	return errors.Join(s.UnbindNamespaces(t.sys, ""), s.Release(t.sys))
 }
 
 func writeState(file, text string) error {
@@ -356,8 +362,9 @@ func (t *tool) halt(ctx context.Context, s service, now task.State, send kill) e
 	if now.Stopped {
 		return nil
 	}
+	// A full /run costs the mark that its end is wanted, and not the end.
 	if err := writeState(s.file("ending"), strconv.Itoa(int(now.Pid))); err != nil {
-		return err
+		t.speak.Say("service %s: its end will look like a failure: %v", s.Name, err)
 	}
 	if guest.HeedsTerm("/proc", int(now.Pid)) {
 		if err := send(ctx, s, now.Pid, syscall.SIGTERM); err != nil {

@@ -185,9 +185,12 @@ func (t *tool) control(ctx context.Context, verb string, s service) error {
 	return s.locked(ctx, func() error {
 		if verb != "start" {
 			t.tell("Stopping service: %q", s.Name)
-			if err := t.remove(ctx, s, true); err != nil {
+			if err := t.remove(ctx, s); err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
+		}
+		if verb == "stop" { // only now: one that could not be stopped is still looked after
+			return writeState(s.file("stop"), "")
 		}
 		if verb != "stop" {
 			t.tell("Starting service: %q", s.Name)

@@ -96,8 +96,8 @@ func TestRestartPolicy(t *testing.T) {
 		if p != tt.want || (err != nil) != tt.err {
 			t.Errorf("%s: %q, %v", tt.annotation, p, err)
 		}
-		if p.wants(0) != tt.good || p.wants(3) != tt.bad || p.wants(task.UnknownStatus) != tt.lost {
-			t.Errorf("%s: %v %v %v", tt.annotation, p.wants(0), p.wants(3), p.wants(task.UnknownStatus))
+		if p.wants(0) != tt.good || p.wants(3) != tt.bad || p.wants(unknownStatus) != tt.lost {
+			t.Errorf("%s: %v %v %v", tt.annotation, p.wants(0), p.wants(3), p.wants(unknownStatus))
 		}
 	}
 	if p, err := restartPolicyOf("/nowhere"); p != restartNo || err != nil {
@@ -168,6 +168,40 @@ func TestWatchTellsOnce(t *testing.T) {
 	}
 	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+// The end of a task that never ran is no end of the service, an end that comes
+// late is not that of the next task, and the tool after this one knows them.
+func TestWatchTellsTheRightEnd(t *testing.T) {
+	var console, kmsg bytes.Buffer
+	tool := &tool{speak: guest.NewSpeaker("service", &console, &kmsg, func() time.Duration { return 0 })}
+	s := testService(t, "web")
+	w := newWatch(t.Context(), tool, []service{s})
+	w.take(task.Event{ID: s.id(), Pid: 6, Ended: true, Status: 137}) // made, never started
+	w.take(task.Event{ID: s.id(), Pid: 7})
+	w.take(task.Event{ID: s.id(), Pid: 8})
+	w.take(task.Event{ID: s.id(), Pid: 7, Ended: true, Status: 1})
+	if got := w.pid(s.id()); got != 8 {
+		t.Errorf("the running task is %d", got)
+	}
+	w.take(task.Event{ID: s.id(), Pid: 8, Ended: true, Status: 255})
+	w.take(task.Event{ID: task.ID{Name: "other"}, Pid: 9})
+	newWatch(t.Context(), tool, []service{s}).ended(s, 8, 255) // seen by the next tool
+	want := []string{"service web: running, pid 7", "service web: running, pid 8", "service web: exit status 1", "service web: exit status 255"}
+	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+func TestExitText(t *testing.T) {
+	for code, want := range map[uint32][2]string{
+		0: {"exit status 0", "0"}, 137: {"exit status 137 (SIGKILL)", "signal: killed"}, 160: {"exit status 160", "160"},
+		255: {"exit status 255", "255"}, unknownStatus: {"lost: its task is gone", "unknown"},
+	} {
+		if got := [2]string{exitText(code), statusOf(code)}; got != want {
+			t.Errorf("%d: %q", code, got)
+		}
 	}
 }
 

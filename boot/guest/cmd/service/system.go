@@ -12,9 +12,11 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/seatrial/seatrial/boot"
 	"github.com/seatrial/seatrial/boot/guest"
 	"github.com/seatrial/seatrial/boot/guest/task"
+	"golang.org/x/sys/unix"
 )
 
 // startsAtOnce is how many services are started side by side. Each start has a
@@ -25,6 +27,9 @@ const startsAtOnce = 4
 // system brings the services up, reports to PID 1, watches them, and stops
 // them when ctx ends.
 func (t *tool) system(ctx context.Context) error {
+	if _, err := unix.FcntlInt(guest.ReportFd, unix.F_GETFD, 0); err != nil || os.Getppid() != 1 {
+		return errors.New("system is for PID 1 to run: a second one would start and stop what the first looks after")
+	}
 	services, problems := t.readServices()
 	// Everything that does not need containerd is done by now. A byte says that
 	// it answers, the end of the input that it never will.
@@ -35,10 +40,13 @@ func (t *tool) system(ctx context.Context) error {
 		return fmt.Errorf("waiting for PID 1: %w", err)
 	}
 	report := os.NewFile(guest.ReportFd, "report")
-	if report == nil {
-		return fmt.Errorf("no descriptor %d to report on: this is for PID 1 to run", guest.ReportFd)
-	}
 	defer report.Close()
+	// One that follows another may find containerd away as well.
+	for t.adopt && guest.Answers(t.socket) != nil {
+		if !sleep(ctx, lockPoll) {
+			return nil
+		}
+	}
 	if err := t.connect(); err != nil {
 		return tell(report, guest.ServicesReport{Err: err.Error()})
 	}
@@ -51,6 +59,9 @@ func (t *tool) system(ctx context.Context) error {
 	}
 	r := t.startAll(ctx, services, problems, w)
 	err := tell(report, r)
+	if ctx.Err() != nil {
+		err = nil // PID 1 does not listen any more
+	}
 	report.Close()
 	<-ctx.Done()
 	watching.Wait()
@@ -104,7 +115,10 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 			defer func() { <-slots }()
 			err := problems[i]
 			if err == nil {
-				err = t.startOne(ctx, s, w)
+				err = s.locked(ctx, func() error { return t.startOne(ctx, s, w) })
+			}
+			if ctx.Err() != nil {
+				return // the machine is to stop: nothing has failed
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -122,11 +136,12 @@ func (t *tool) startAll(ctx context.Context, services []service, problems []erro
 	return r
 }
 
+// startOne starts a service, if it is not one to leave as it is.
 func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
 	if t.adopt {
-		there, err := t.client.Exists(ctx, s.id())
-		if err != nil || there || s.stopped() {
-			return err // one that is there is told of by the watch
+		leave, err := t.adopted(ctx, s, w)
+		if err != nil || leave {
+			return err
 		}
 	}
 	pid, err := t.start(ctx, s)
@@ -135,6 +150,32 @@ func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
 	}
 	w.started(s, pid)
 	return nil
+}
+
+// adopted decides about a service that an earlier tool looked after, which may
+// have ended at any moment. What is to be left is told of by the watch; what is
+// to be started again is taken away here.
+func (t *tool) adopted(ctx context.Context, s service, w *watch) (leave bool, err error) {
+	there, err := t.client.Exists(ctx, s.id())
+	if err != nil || s.stopped() {
+		return true, err
+	}
+	if !there {
+		return false, nil
+	}
+	state, err := t.client.State(ctx, s.id())
+	switch {
+	case errdefs.IsNotFound(err) && !s.restart.wants(unknownStatus):
+		w.tellEnd(s, 0, unknownStatus, false, 0)
+		return true, nil
+	case errdefs.IsNotFound(err): // between its end and its start
+	case err != nil:
+		return true, err
+	case !state.Stopped || !s.endedOnRequest(state.Pid):
+		return true, nil
+		// The rest was stopped by a tool that was told to end, and the machine was not.
+	}
+	return false, t.remove(ctx, s)
 }
 
 // startMissing is "service system-init": it starts what is not there, as far

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,17 +29,31 @@ type watch struct {
 	restarts sync.WaitGroup // under way; all end with ctx
 
 	mu    sync.Mutex
-	alive map[task.ID]uint32    // pid of the running task
-	since map[task.ID]time.Time // when it was told to run
-	over  map[task.ID]uint32    // pid of the last task whose end was told
-	wait  map[task.ID]time.Duration
+	seen  map[task.ID]*sight
+	begun map[begun]bool // tasks that were told to run and not yet to have ended
+}
+
+// begun is one task of a service.
+type begun struct {
+	id  task.ID
+	pid uint32
+}
+
+// sight is what was seen of a service.
+type sight struct {
+	alive   uint32    // pid of the running task, 0: none
+	since   time.Time // when it was told to run
+	over    uint32    // pid of the last task whose end was told
+	code    uint32    // its exit status
+	wait    time.Duration
+	looping bool // it is being started again, by watch.again
 }
 
 func newWatch(ctx context.Context, t *tool, services []service) *watch {
-	w := &watch{ctx: ctx, t: t, services: map[task.ID]service{}, alive: map[task.ID]uint32{},
-		since: map[task.ID]time.Time{}, over: map[task.ID]uint32{}, wait: map[task.ID]time.Duration{}}
+	w := &watch{ctx: ctx, t: t, services: map[task.ID]service{}, seen: map[task.ID]*sight{}, begun: map[begun]bool{}}
 	for _, s := range services {
 		w.services[s.id()] = s
+		w.seen[s.id()] = &sight{over: s.noted("told")}
 	}
 	return w
 }
@@ -100,15 +116,23 @@ func (w *watch) listen() (good bool) {
 	return time.Since(began) > settleTime
 }
 
+// take hears one event. The end of a task that was made and never started is
+// part of a start that failed, which is told by whoever tried it.
 func (w *watch) take(e task.Event) {
 	s, ok := w.services[e.ID]
 	switch {
 	case !ok:
-	case e.Ended:
-		w.ended(s, e.Pid, e.Status)
-	default:
+	case !e.Ended:
 		w.started(s, e.Pid)
+	case w.has(e.ID, e.Pid):
+		w.ended(s, e.Pid, e.Status)
 	}
+}
+
+func (w *watch) has(id task.ID, pid uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.begun[begun{id, pid}]
 }
 
 // look asks containerd how every service is.
@@ -133,16 +157,17 @@ func (w *watch) look(ctx context.Context) {
 func (w *watch) pid(id task.ID) uint32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.alive[id]
+	return w.seen[id].alive
 }
 
 // started tells that a task runs, once.
 func (w *watch) started(s service, pid uint32) {
 	w.mu.Lock()
-	k := s.id()
-	known := w.alive[k] == pid || w.over[k] == pid
+	seen := w.seen[s.id()]
+	known := seen.alive == pid || seen.over == pid
 	if !known {
-		w.alive[k], w.since[k] = pid, time.Now()
+		seen.alive, seen.since = pid, time.Now()
+		w.begun[begun{s.id(), pid}] = true
 	}
 	w.mu.Unlock()
 	if known {
@@ -157,37 +182,52 @@ func (w *watch) started(s service, pid uint32) {
 // may have been started while containerd was asked for it.
 func (w *watch) lost(s service, pid uint32) {
 	if pid != 0 && w.pid(s.id()) == pid && !s.stopped() {
-		w.ended(s, pid, task.UnknownStatus)
+		w.ended(s, pid, unknownStatus)
 	}
 }
+
+// unknownStatus stands for the exit status of a task that is lost. It is none
+// that a process can have.
+const unknownStatus uint32 = math.MaxUint32
 
 // ended tells that a task has ended, once, and starts it again if its policy
 // wants that.
 func (w *watch) ended(s service, pid, code uint32) {
 	w.mu.Lock()
-	k := s.id()
-	known := w.over[k] == pid
-	if !known {
-		w.over[k] = pid
-		delete(w.alive, k)
+	seen := w.seen[s.id()]
+	if seen.over == pid {
+		w.mu.Unlock()
+		return
 	}
-	wait := max(w.wait[k], minBackOff)
-	if ran, ok := w.since[k]; ok && time.Since(ran) > steadyTime {
-		wait = minBackOff
+	seen.over, seen.code = pid, code
+	delete(w.begun, begun{s.id(), pid})
+	if seen.alive == pid { // else the next one runs already
+		seen.alive = 0
 	}
-	again := !known && s.restart.wants(code) && !s.endedOnRequest(pid) && w.ctx.Err() == nil
-	if again {
-		w.wait[k] = min(2*wait, maxBackOff)
+	if !seen.since.IsZero() && time.Since(seen.since) > steadyTime {
+		seen.wait = 0
+	}
+	seen.wait = max(seen.wait, minBackOff)
+	again, wait := w.wants(s, pid, code), seen.wait
+	begin := again && !seen.looping // a loop that is under way finds it ended
+	if begin {
+		seen.looping = true
+		seen.wait = min(2*wait, maxBackOff)
 		w.restarts.Add(1)
 	}
 	w.mu.Unlock()
-	if known {
-		return
+	if err := writeState(s.file("told"), strconv.Itoa(int(pid))); err != nil {
+		w.t.speak.Say("service %s: its end may be told again: %v", s.Name, err)
 	}
 	w.tellEnd(s, pid, code, again, wait)
-	if again {
+	if begin {
 		go func() { defer w.restarts.Done(); w.again(s, wait) }()
 	}
+}
+
+// wants reports whether a service whose task has ended is to be started again.
+func (w *watch) wants(s service, pid, code uint32) bool {
+	return s.restart.wants(code) && !s.endedOnRequest(pid) && w.ctx.Err() == nil
 }
 
 func (w *watch) tellEnd(s service, pid, code uint32, again bool, wait time.Duration) {
@@ -208,47 +248,69 @@ func (w *watch) tellEnd(s service, pid, code uint32, again bool, wait time.Durat
 }
 
 // again starts a service again after wait, and tries until it runs, somebody
-// stops it, or the machine is to stop.
+// stops it, or the machine is to stop. There is one such loop for a service at a
+// time.
 func (w *watch) again(s service, wait time.Duration) {
 	for sleep(w.ctx, wait) {
-		err := s.locked(w.ctx, func() error { return w.renew(s) })
-		if err == nil || w.ctx.Err() != nil {
+		var pid uint32
+		err := s.locked(w.ctx, func() (err error) { pid, err = w.renew(s); return err })
+		if w.ctx.Err() != nil {
 			return
 		}
 		wait = min(2*wait, maxBackOff)
-		w.t.warn(s, fmt.Sprintf("%v; tried again in %v", err, wait))
+		if err != nil {
+			w.t.warn(s, fmt.Sprintf("%v; tried again in %v", err, wait))
+			continue
+		}
+		if !w.stays(s, pid) {
+			continue
+		}
+		return
 	}
 }
 
+// stays ends the loop of a service that was started as pid, unless that has
+// ended already and the loop must go on: it was not for [watch.ended] to begin
+// another.
+func (w *watch) stays(s service, pid uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := w.seen[s.id()]
+	if pid != 0 && seen.over == pid && w.wants(s, pid, seen.code) {
+		return false
+	}
+	seen.looping = false
+	return true
+}
+
 // renew takes away what is left of a service and starts it, unless that was
-// done or forbidden in the meantime.
-func (w *watch) renew(s service) error {
+// done or forbidden in the meantime: then pid is 0.
+func (w *watch) renew(s service) (pid uint32, err error) {
 	if s.stopped() {
-		return nil
+		return 0, nil
 	}
 	if state, err := w.t.client.State(w.ctx, s.id()); err == nil && state.Running {
-		return nil
+		return 0, nil
 	}
-	if err := w.t.remove(w.ctx, s, false); err != nil {
-		return err
+	if err := w.t.remove(w.ctx, s); err != nil {
+		return 0, err
 	}
-	pid, err := w.t.start(w.ctx, s)
-	if err == nil {
+	if pid, err = w.t.start(w.ctx, s); err == nil {
 		w.started(s, pid)
 	}
-	return err
+	return pid, err
 }
 
 // killedBy is the signal that a status of 128+n tells of, 0 for none.
 func killedBy(code uint32) unix.Signal {
-	if code > 128 && code <= 128+64 {
-		return unix.Signal(code - 128)
+	if sig := unix.Signal(code - 128); code > 128 && code <= 128+64 && unix.SignalName(sig) != "" {
+		return sig
 	}
 	return 0
 }
 
 func exitText(code uint32) string {
-	if code == task.UnknownStatus {
+	if code == unknownStatus {
 		return "lost: its task is gone"
 	}
 	if sig := killedBy(code); sig != 0 {
@@ -259,7 +321,7 @@ func exitText(code uint32) string {
 
 // statusOf is the fact of an exit status, as PID 1 writes it for its children.
 func statusOf(code uint32) string {
-	if code == task.UnknownStatus {
+	if code == unknownStatus {
 		return "unknown"
 	}
 	if sig := killedBy(code); sig != 0 {
