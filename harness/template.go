@@ -82,7 +82,7 @@ type shape struct {
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
 	Disks     []string       `json:"disks,omitempty"`
-	CDs       []fileMark     `json:"cds,omitempty"` // which may be big, and are not read
+	CDs       []fileMark     `json:"cds,omitempty"`  // which may be big, and are not read
 	Rung      Rung           `json:"rung,omitempty"` // if one was demanded
 }
 
