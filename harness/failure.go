@@ -31,6 +31,9 @@ type Failure struct {
 func (f *Failure) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", f.Class, f.Title)
+	if f.Machine == "" && f.Err == nil { // about the host, before there was a machine
+		return strings.TrimSuffix(b.String(), "\n")
+	}
 	reached := string(f.Reached)
 	if reached == "" {
 		reached = "nothing"

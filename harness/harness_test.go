@@ -53,7 +53,7 @@ func host(t *testing.T) Host {
 	if _, _, err := qemu.Find("amd64"); err != nil {
 		t.Skip("needs QEMU: ", err)
 	}
-	h, err := Survey(t.Context(), "amd64", t.TempDir())
+	h, err := Survey(t.Context(), "amd64", "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,10 +39,15 @@ const probeReference = 400 * time.Millisecond
 const maxScale = 10
 
 // Survey finds QEMU for arch and decides by a trial guest which accelerator to
-// use and how patient to be. The answer is kept below cacheDir for as long as
+// use and how patient to be. With accel, "tcg" or "kvm", that one is used: it is
+// an error if the trial guest does not run under it, and a *Failure of class
+// misuse if it never could. The answer is kept below cacheDir for as long as
 // the QEMU version, the host's kernel and its /dev/kvm stay what they are. It
 // may turn huge pages off for this process and its children.
-func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
+func Survey(ctx context.Context, arch, accel, cacheDir string) (Host, error) {
+	if problem := qemu.ProblemOfAccel(accel, arch); problem != "" {
+		return Host{}, &Failure{Class: reports.Misuse, Title: problem, Wanted: "an accelerator"}
+	}
 	binary, version, err := qemu.Find(arch)
 	if err != nil {
 		return Host{}, err
@@ -50,31 +55,42 @@ func Survey(ctx context.Context, arch, cacheDir string) (Host, error) {
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return Host{}, fmt.Errorf("cache folder: %w", err)
 	}
-	options := qemu.ProbeOptions{Binary: binary, Arch: arch}
-	kept := filepath.Join(cacheDir, "accelerator-"+arch+".json")
-	accel, devices, ok := readAccel(kept, options.Key())
-	if !ok {
-		dir, err := os.MkdirTemp(cacheDir, "probe-")
-		if err != nil {
-			return Host{}, fmt.Errorf("cache folder: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		options.Dir = dir
-		if accel, err = qemu.Probe(ctx, options); err != nil {
-			return Host{}, fmt.Errorf("no accelerator of %s runs a guest: %w", binary, err)
-		}
-		if devices, err = qemu.Devices(ctx, binary); err != nil {
-			return Host{}, err
-		}
-		if err := keepAccel(kept, keptAccel{options.Key(), accel, devices}); err != nil {
-			return Host{}, err
-		}
+	options := qemu.ProbeOptions{Binary: binary, Arch: arch, Accel: accel}
+	name := "accelerator-" + arch
+	if accel != "" { // beside what a trial finds, so that neither answer is lost by the other
+		name += "-" + accel
 	}
-	h := Host{Arch: arch, Binary: binary, Version: version, Accel: accel, Devices: devices, Scale: 1}
-	h.Scale = min(max(float64(accel.Took)/float64(probeReference), 1), maxScale)
-	h.SmallPages = accel.Name == "tcg" && qemu.SpareHugePages()
-	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", accel.Took.Round(time.Millisecond), probeReference)
+	found, devices, err := survey(ctx, options, cacheDir, filepath.Join(cacheDir, name+".json"))
+	if err != nil {
+		return Host{}, err
+	}
+	h := Host{Arch: arch, Binary: binary, Version: version, Accel: found, Devices: devices, Scale: 1}
+	h.Scale = min(max(float64(found.Took)/float64(probeReference), 1), maxScale)
+	h.SmallPages = found.Name == "tcg" && qemu.SpareHugePages()
+	h.Why = fmt.Sprintf("probe guest took %v, the reference is %v", found.Took.Round(time.Millisecond), probeReference)
 	return h, nil
+}
+
+// survey returns the kept answers of trial guest and QEMU, or asks them.
+func survey(ctx context.Context, options qemu.ProbeOptions, cacheDir, kept string) (accel qemu.Accel, devices []string, err error) {
+	accel, devices, ok := readAccel(kept, options.Key())
+	if ok {
+		return accel, devices, nil
+	}
+	fail := func(err error) (qemu.Accel, []string, error) { return qemu.Accel{}, nil, err }
+	dir, err := os.MkdirTemp(cacheDir, "probe-")
+	if err != nil {
+		return fail(fmt.Errorf("cache folder: %w", err))
+	}
+	defer os.RemoveAll(dir)
+	options.Dir = dir
+	if accel, err = qemu.Probe(ctx, options); err != nil {
+		return fail(fmt.Errorf("%s: no accelerator: %w", options.Binary, err))
+	}
+	if devices, err = qemu.Devices(ctx, options.Binary); err != nil {
+		return fail(err)
+	}
+	return accel, devices, keepAccel(kept, keptAccel{options.Key(), accel, devices})
 }
 
 type keptAccel struct {

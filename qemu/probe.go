@@ -25,6 +25,7 @@ type Accel struct {
 type ProbeOptions struct {
 	Binary string
 	Arch   string        // of the guest
+	Accel  string        // "tcg" or "kvm": the one that is demanded, and no other is tried; empty: the better one
 	Dir    string        // an empty folder for the trial guest's file
 	Device string        // empty: /dev/kvm
 	Limit  time.Duration // for one trial under KVM; 0: 5 s. The guest needs milliseconds
@@ -86,7 +87,7 @@ func (o ProbeOptions) Key() string {
 	if info, err := os.Stat(o.Binary); err == nil {
 		binary = info.ModTime().UTC().Format(time.RFC3339)
 	}
-	return strings.Join([]string{"3", o.Binary, binary, o.Arch, release, device}, "|")
+	return strings.Join([]string{"3", o.Binary, binary, o.Arch, o.Accel, release, device}, "|")
 }
 
 func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }
@@ -94,14 +95,22 @@ func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }
 // Probe decides by running a guest. A device node proves nothing: there are
 // hosts where /dev/kvm opens, creates machines, and then hangs or aborts them.
 // KVM is used only if the guest ran under it, with the CPU model that will be
-// used, and faster than under TCG.
+// used, and faster than under TCG. An accelerator that is demanded must have run
+// the guest as well, and there is no other in its place.
 func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
 	if probeGuest[o.Arch] == nil {
 		return Accel{}, fmt.Errorf("qemu: unknown architecture %q; known are amd64 and arm64", o.Arch)
 	}
+	if o.Accel == "kvm" {
+		return o.forcedKVM(ctx)
+	}
 	tcg, err := o.try(ctx, "tcg", time.Minute)
 	if err != nil {
 		return Accel{}, fmt.Errorf("the trial guest does not run under TCG: %w", err)
+	}
+	if o.Accel == "tcg" {
+		tcg.Why = "it was forced, and KVM was not tried"
+		return tcg, nil
 	}
 	if runtime.GOARCH != o.Arch {
 		tcg.Why = fmt.Sprintf("an %s guest on an %s host is emulated", o.Arch, runtime.GOARCH)
@@ -111,12 +120,40 @@ func Probe(ctx context.Context, o ProbeOptions) (Accel, error) {
 		tcg.Why = fmt.Sprintf("no KVM: %v", err)
 		return tcg, nil
 	}
-	limit := o.Limit
-	if limit == 0 {
-		limit = 5 * time.Second
-	}
-	kvm, err := o.try(ctx, "kvm", limit)
+	kvm, err := o.try(ctx, "kvm", o.limit())
 	return choose(tcg, kvm, err, o.device()), nil
+}
+
+func (o ProbeOptions) limit() time.Duration {
+	if o.Limit == 0 {
+		return 5 * time.Second
+	}
+	return o.Limit
+}
+
+// ProblemOfAccel says why no host of this architecture can give guests of arch
+// the accelerator that was demanded; empty: one can.
+func ProblemOfAccel(accel, arch string) string {
+	switch {
+	case accel != "" && accel != "tcg" && accel != "kvm":
+		return fmt.Sprintf("unknown accelerator %q; known are tcg and kvm, and nothing lets a trial guest find out", accel)
+	case accel == "kvm" && arch != runtime.GOARCH:
+		return fmt.Sprintf("KVM was forced, but an %s guest on an %s host can only be emulated; force tcg, or nothing", arch, runtime.GOARCH)
+	}
+	return ""
+}
+
+// forcedKVM is KVM or an error, whatever TCG would have done.
+func (o ProbeOptions) forcedKVM(ctx context.Context) (Accel, error) {
+	if problem := ProblemOfAccel(o.Accel, o.Arch); problem != "" {
+		return Accel{}, errors.New(problem)
+	}
+	kvm, err := o.try(ctx, "kvm", o.limit())
+	if err != nil {
+		return Accel{}, fmt.Errorf("KVM was forced, but the trial guest does not run under it: %w; force tcg, or nothing, to have the machines emulated", err)
+	}
+	kvm.Why = fmt.Sprintf("it was forced; the trial guest took %v under it", kvm.Took.Round(time.Millisecond))
+	return kvm, nil
 }
 
 // choose decides between the trials; err is why the one under KVM failed.

@@ -115,6 +115,37 @@ func TestProbeJudgesKVM(t *testing.T) {
 	}
 }
 
+// An accelerator that is forced is used or an error, never another.
+func TestForcedAccelerator(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "kvm")
+	if err := os.WriteFile(device, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ play, accel, why, fails string }{
+		{"kvm-fast", "kvm", "it was forced; the trial guest took", ""},
+		{"kvm-fast", "tcg", "it was forced, and KVM was not tried", ""},
+		{"kvm-silent", "kvm", "", "KVM was forced, but the trial guest does not run under it: no end in"},
+		{"kvm-aborts", "kvm", "", "failed to set MSR 0x10a"},
+	} {
+		a, err := Probe(t.Context(), ProbeOptions{Binary: qemutest.Binary(t, c.play), Arch: runtime.GOARCH, Accel: c.accel, Dir: t.TempDir(), Device: device, Limit: 2 * time.Second})
+		if c.fails == "" && (err != nil || a.Name != c.accel || !strings.Contains(a.Why, c.why)) {
+			t.Errorf("%s, %s forced: %+v, %v", c.play, c.accel, a, err)
+		}
+		if c.fails != "" && (err == nil || a.Name != "" || !strings.Contains(err.Error(), c.fails)) {
+			t.Errorf("%s, %s forced: %+v, %v", c.play, c.accel, a, err)
+		}
+	}
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	for problem, q := range map[string][2]string{"": {"kvm", runtime.GOARCH}, "can only be emulated": {"kvm", other}, "unknown accelerator": {"hvf", runtime.GOARCH}} {
+		if got := ProblemOfAccel(q[0], q[1]); !strings.Contains(got, problem) || problem == "" && got != "" {
+			t.Errorf("%v: %q", q, got)
+		}
+	}
+	if (ProbeOptions{Accel: "tcg"}).Key() == (ProbeOptions{}).Key() {
+		t.Error("what was forced is taken for what was found out")
+	}
+}
+
 // What tests show with the stand-in is worth as much as it is like QEMU.
 func TestStandInIsLikeQEMU(t *testing.T) {
 	genuine := counting(t, "amd64")

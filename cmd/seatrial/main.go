@@ -60,9 +60,11 @@ func root(o *options) *cobra.Command {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&o.cache, "cache", "", "folder for component images, built images and downloads (default: seatrial in the user's cache folder)")
 	flags.StringVar(&o.arch, "arch", runtime.GOARCH, "architecture of the guest: amd64 or arm64")
+	flags.StringVar(&o.accel, "accel", "", "accelerator of machines: tcg or kvm (default: a trial guest finds out)")
 	flags.BoolVar(&o.attended, "attended", false, "another seatrial looks after the terminal")
 	hide(flags, "attended")
 	complete(cmd, "arch", "amd64", "arm64")
+	complete(cmd, "accel", accels()...)
 	cmd.AddCommand(
 		runCommand(o), testCommand(o), qualifyCommand(o),
 		buildCommand(o), lintCommand(o), importCommand(o), pruneCommand(o), componentsCommand(o), doctorCommand(o),

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,8 @@ func TestBadInput(t *testing.T) {
 		"no BIOS there":      {[]string{"build", "-f", "iso-bios", "--arch", "arm64"}, 2, []string{"there is no BIOS on arm64, so no iso-bios"}},
 		"YAML from a server": {[]string{"build", "https://example.com/a.yml"}, 2, []string{"not fetched from the network", "curl"}},
 		"unknown arch":       {[]string{"build", "--arch", "mips"}, 2, []string{`unknown architecture "mips"`, "amd64, arm64"}},
+		"unknown accel":      {[]string{"doctor", "--accel", "hvf"}, 2, []string{`unknown accelerator "hvf"`, "tcg, kvm"}},
+		"KVM for another":    {[]string{"doctor", "--arch", otherThanHost(), "--accel", "kvm"}, 2, []string{"KVM was forced", "can only be emulated", "force tcg"}},
 		"unknown component":  {[]string{"components", "kernle"}, 2, []string{`invalid argument "kernle"`, "--help"}},
 		"unknown benchmark":  {[]string{"bench", "boto"}, 2, []string{`invalid argument "boto"`}},
 
@@ -358,4 +361,12 @@ func TestHelp(t *testing.T) {
 	if !strings.Contains(about, "Exit status:") {
 		t.Error("the exit statuses are not explained")
 	}
+}
+
+// otherThanHost is an architecture that this host can only emulate.
+func otherThanHost() string {
+	if runtime.GOARCH == "amd64" {
+		return "arm64"
+	}
+	return "amd64"
 }

@@ -25,9 +25,10 @@ import (
 type options struct {
 	cache    string
 	arch     string
-	locked   bool // components must be as the lock file says
-	attended bool // a supervisor holds the terminal; see terminal.go
-	begun    bool // flags and arguments were good
+	accel    string // of machines, forced; empty: a trial guest finds out
+	locked   bool   // components must be as the lock file says
+	attended bool   // a supervisor holds the terminal; see terminal.go
+	begun    bool   // flags and arguments were good
 }
 
 // begin runs before every verb.
@@ -35,11 +36,16 @@ func (o *options) begin(*cobra.Command) error {
 	if !slices.Contains(archs(), o.arch) {
 		return fmt.Errorf("unknown architecture %q for --arch; known are: %s", o.arch, strings.Join(archs(), ", "))
 	}
+	if !slices.Contains(append(accels(), ""), o.accel) {
+		return fmt.Errorf("unknown accelerator %q for --accel; known are: %s; without it a trial guest finds out", o.accel, strings.Join(accels(), ", "))
+	}
 	o.begun = true
 	return nil
 }
 
 func archs() []string { return []string{"amd64", "arm64"} }
+
+func accels() []string { return []string{"tcg", "kvm"} }
 
 // hide keeps a flag out of the help.
 func hide(flags *pflag.FlagSet, name string) {
@@ -97,7 +103,10 @@ func (o *options) host(ctx context.Context) (harness.Host, error) {
 	if err != nil {
 		return harness.Host{}, err
 	}
-	h, err := harness.Survey(ctx, o.arch, cache)
+	h, err := harness.Survey(ctx, o.arch, o.accel, cache)
+	if f := (*harness.Failure)(nil); errors.As(err, &f) {
+		return h, err // it says what to do
+	}
 	if err != nil {
 		return h, fmt.Errorf("%w; seatrial doctor --arch %s says what is missing", remedy(err, "--cache"), o.arch)
 	}

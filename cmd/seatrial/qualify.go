@@ -191,7 +191,7 @@ func (o *options) qualifyIn(ctx context.Context, dir, cache, suite string, f *qu
 	if f.labels != "" {
 		argv = append(argv, "--label-filter="+f.labels)
 	}
-	argv = append(argv, binary, "--", "-seatrial.run="+dir, "-seatrial.cache="+cache, "-seatrial.dir="+suite, "-seatrial.arch="+o.arch, "-seatrial.owned")
+	argv = append(argv, binary, "--", "-seatrial.run="+dir, "-seatrial.cache="+cache, "-seatrial.dir="+suite, "-seatrial.arch="+o.arch, "-seatrial.accel="+o.accel, "-seatrial.owned")
 	return runSuite(ctx, argv, filepath.Join(dir, ginkgoLog), w)
 }
 

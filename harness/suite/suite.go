@@ -31,6 +31,7 @@ type Suite struct {
 	cache *string // folder of the component images, built images and downloads
 	dir   *string // working folder of the specs
 	arch  *string // of the machines
+	accel *string // that is forced; empty: the better one
 	owned *bool   // another process holds the lock of the run's folder
 	began time.Time
 
@@ -59,7 +60,8 @@ type world struct {
 // The flags -seatrial.run (default: a new folder below out/runs of the module)
 // and -seatrial.cache (default: the user's cache folder) say where files go;
 // -seatrial.dir is for a test binary that is not run in its package's folder;
-// -seatrial.arch (default: that of this host) is the machines' architecture.
+// -seatrial.arch (default: that of this host) is the machines' architecture;
+// -seatrial.accel, tcg or kvm, is their accelerator, where no trial is to choose.
 // With -seatrial.owned every process ends when the lock of the run's folder,
 // which whoever started the suite holds, is let go.
 func New(title string) *Suite {
@@ -69,6 +71,7 @@ func New(title string) *Suite {
 		cache: flag.String("seatrial.cache", "", "folder for component images, built images and downloads"),
 		dir:   flag.String("seatrial.dir", "", "folder that paths in specs are relative to (default: the package's)"),
 		arch:  flag.String("seatrial.arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64"),
+		accel: flag.String("seatrial.accel", "", "accelerator of the machines: tcg or kvm (default: a trial guest finds out)"),
 		owned: flag.Bool("seatrial.owned", false, "end when the lock of the run's folder is let go"),
 		began: time.Now(),
 	}
@@ -112,7 +115,7 @@ func (s *Suite) prepare(ctx ginkgo.SpecContext) []byte {
 	gomega.Expect(os.MkdirAll(w.Run, 0o755)).To(gomega.Succeed())
 	s.world = w // tell needs the folder
 	s.tell(harness.Note{Planned: s.planned})
-	w.Host, err = harness.Survey(ctx, s.Arch(), w.Cache)
+	w.Host, err = harness.Survey(ctx, s.Arch(), *s.accel, w.Cache)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	w.Inputs, err = s.buildComponents(ctx, w.Cache, s.Arch())
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
