@@ -42,7 +42,7 @@ const maxScale = 10
 // use and how patient to be. With accel, "tcg" or "kvm", that one is used: it is
 // an error if the trial guest does not run under it, and a *Failure of class
 // misuse if it never could. The answer is kept below cacheDir for as long as
-// the QEMU version, the host's kernel and its /dev/kvm stay what they are. It
+// QEMU and /dev/kvm stay what they are, and the host is not booted again. It
 // may turn huge pages off for this process and its children.
 func Survey(ctx context.Context, arch, accel, cacheDir string) (Host, error) {
 	if problem := qemu.ProblemOfAccel(accel, arch); problem != "" {

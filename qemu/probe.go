@@ -3,13 +3,13 @@ package qemu
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -67,17 +67,17 @@ var probeAMD64 = []byte{
 	0xf4, 0xeb, 0xfd, // hlt; jmp to it
 }
 
-// Key names everything a probe's answer depends on, for whoever keeps it.
+// bootID is new with every boot of a host, and no two hosts share it (random(4)).
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+// Key names everything a probe's answer depends on, for whoever keeps it. A
+// cache folder may be another host's, or come back after a restart with another
+// kernel, hypervisor or setting of KVM: the answer holds for one boot of one
+// host, and costs one trial after each.
 func (o ProbeOptions) Key() string {
-	var u syscall.Utsname
-	release := ""
-	if syscall.Uname(&u) == nil {
-		for _, c := range u.Release {
-			if c == 0 {
-				break
-			}
-			release += string(rune(c))
-		}
+	id, err := os.ReadFile(bootID)
+	if err != nil { // without /proc: no answer is found again
+		id = []byte(rand.Text())
 	}
 	device := "no device"
 	if info, err := os.Stat(o.device()); err == nil {
@@ -87,7 +87,7 @@ func (o ProbeOptions) Key() string {
 	if info, err := os.Stat(o.Binary); err == nil {
 		binary = info.ModTime().UTC().Format(time.RFC3339)
 	}
-	return strings.Join([]string{"3", o.Binary, binary, o.Arch, o.Accel, release, device}, "|")
+	return strings.Join([]string{"4", o.Binary, binary, o.Arch, o.Accel, strings.TrimSpace(string(id)), device}, "|")
 }
 
 func (o ProbeOptions) device() string { return nonEmpty(o.Device, "/dev/kvm") }

@@ -141,6 +141,10 @@ func TestForcedAccelerator(t *testing.T) {
 			t.Errorf("%v: %q", q, got)
 		}
 	}
+	id, err := os.ReadFile(bootID)
+	if key := (ProbeOptions{}).Key(); err != nil || !strings.Contains(key, strings.TrimSpace(string(id))) || key != (ProbeOptions{}).Key() {
+		t.Errorf("key %q does not hold for this boot, and all of it (%v)", key, err)
+	}
 	if (ProbeOptions{Accel: "tcg"}).Key() == (ProbeOptions{}).Key() {
 		t.Error("what was forced is taken for what was found out")
 	}
