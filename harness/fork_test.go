@@ -194,20 +194,23 @@ func TestDamagedTemplate(t *testing.T) {
 		"record flipped": {fileTemplate, flip}, "record gone": {fileTemplate, os.Remove},
 		"all gone": {"", os.RemoveAll},
 	} {
-		for _, fresh := range []bool{false, true} {
-			t.Run(name+" fresh "+strconv.FormatBool(fresh), func(t *testing.T) {
+		for _, c := range []struct{ fresh, held bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+			t.Run(fmt.Sprintf("%s fresh %v held %v", name, c.fresh, c.held), func(t *testing.T) {
 				t.Parallel()
 				h, im := standIn(t, "linux")
 				s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
 				m := forked(t, s, h, forkPlan(t, im))
+				says(t, m, "@cat", "/x") // its proof has come
 				if err := damage.do(filepath.Join(s.o.Dir, m.fork.Template, damage.file)); err != nil {
 					t.Fatal(err)
 				}
-				if fresh {
+				if c.fresh {
 					s = OpenTemplates(s.o)
 				}
-				if err := m.Close(); err != nil { // its lock would keep the template from being replaced
-					t.Fatal(err)
+				if !c.held {
+					if err := m.Close(); err != nil {
+						t.Fatal(err)
+					}
 				}
 				forked(t, s, h, forkPlan(t, im))
 				if n := boots(t, h); n != 2 {
@@ -215,6 +218,43 @@ func TestDamagedTemplate(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Ten that find a template damaged which another's machine still uses get one
+// new template, at once; that machine's lock is not theirs any more.
+func TestDamagedTemplateInUse(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	first := forked(t, OpenTemplates(TemplateOptions{Dir: dir}), h, forkPlan(t, im))
+	if err := os.Remove(filepath.Join(dir, first.fork.Template, fileState)); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 10 {
+		p := forkPlan(t, im)
+		all.Go(func() {
+			m, err := OpenTemplates(TemplateOptions{Dir: dir}).Fork(t.Context(), h, p)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := boots(t, h); n != 2 {
+		t.Errorf("%d boots", n)
+	}
+	f, err := tryLock(filepath.Join(dir, first.fork.Template+".lock"), exclusive)
+	if err != nil {
+		t.Fatalf("the new template's lock: %v", err)
+	}
+	f.Close()
+	if got := says(t, first, "@cat", "/x"); got != "" {
+		t.Errorf("the machine in use says %q", got)
 	}
 }
 

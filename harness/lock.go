@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,4 +62,34 @@ func tryLock(path string, how int) (*os.File, error) {
 		}
 		f.Close()
 	}
+}
+
+// replaceLock puts a new file, locked exclusively, in the place of the one that
+// the caller holds shared, and returns it; nil: another has done so already.
+// Those who hold the old file keep a lock that nobody asks for any more.
+//
+// Nobody can hold the old file exclusively meanwhile, so there are never two who
+// hold the lock of the path. Only one at a time replaces: between looking at the
+// path and renaming, it must not become another's.
+func replaceLock(ctx context.Context, held *os.File, path string) (*os.File, error) {
+	turn, err := lockFile(ctx, filepath.Join(filepath.Dir(path), "replacing"), unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+	ours, err := held.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if named, err := os.Stat(path); err != nil || !os.SameFile(ours, named) {
+		return nil, nil
+	}
+	fresh, err := tryLock(path+".fresh", unix.LOCK_EX) // one that is there is of a process that was killed
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(fresh.Name(), path); err != nil {
+		return nil, errors.Join(err, fresh.Close())
+	}
+	return fresh, nil
 }

@@ -314,8 +314,8 @@ func (s *Templates) find(ctx context.Context, key string) (*template, error) {
 // make builds the template, unless another did while this one waited for it.
 func (s *Templates) make(ctx context.Context, h Host, p Plan, sh shape) error {
 	key := sh.key()
-	lock, err := lockFile(ctx, s.lockPath(key), unix.LOCK_EX)
-	if err != nil {
+	lock, err := s.alone(ctx, key)
+	if lock == nil || err != nil {
 		return err
 	}
 	defer lock.Close()
@@ -341,6 +341,44 @@ func (s *Templates) make(ctx context.Context, h Host, p Plan, sh shape) error {
 		return fmt.Errorf("just built, and damaged already: %w", err)
 	}
 	return s.prune(key)
+}
+
+// alone takes the key's lock for a builder; nil: there is no need, the template
+// is there.
+//
+// Whoever can be let in as a user, and cannot load the template, knows that
+// nobody builds it and that others use what has been damaged since, for as long
+// as their machines live. Those are not waited for: they keep the lock they
+// have, and the builder gets a new one.
+func (s *Templates) alone(ctx context.Context, key string) (*os.File, error) {
+	path := s.lockPath(key)
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		lock, err := tryLock(path, unix.LOCK_EX)
+		if !errors.Is(err, errLocked) {
+			return lock, err
+		}
+		used, err := tryLock(path, unix.LOCK_SH)
+		if err == nil {
+			if _, damaged := s.load(key); damaged != nil {
+				lock, err = replaceLock(ctx, used, path)
+			}
+			if err = errors.Join(err, used.Close()); lock != nil || err != nil {
+				return lock, err
+			}
+			if _, err := s.load(key); err == nil {
+				return nil, nil
+			}
+			continue // another was faster, and builds
+		}
+		if !errors.Is(err, errLocked) {
+			return nil, err
+		}
+		select {
+		case <-time.After(wait): // for the builder
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the lock %s: %w", path, context.Cause(ctx))
+		}
+	}
 }
 
 // load reads a template and makes sure that nothing of it has changed. The
