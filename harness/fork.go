@@ -3,12 +3,15 @@ package harness
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/seatrial/seatrial/boot"
@@ -37,7 +40,7 @@ const entropySize = 32
 //
 // An error is a *Failure. The caller must Close the machine.
 func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) {
-	if why := s.unforkable(p); why != "" {
+	if why := s.Unforkable(p); why != "" {
 		return bootUp(ctx, h, p, why)
 	}
 	t, err := s.hold(ctx, h, p)
@@ -64,8 +67,10 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 	return m, nil
 }
 
-// unforkable says why machines of the plan cannot be forks; empty: they can.
-func (s *Templates) unforkable(p Plan) string {
+// Unforkable says why machines of the plan cannot be forks, as far as that is
+// known before one was tried; empty: they can. Fork boots such machines, each
+// with all of its memory.
+func (s *Templates) Unforkable(p Plan) string {
 	if s.o.Rung == RungCold {
 		return "cold boots were demanded"
 	}
@@ -81,12 +86,60 @@ func (s *Templates) unforkable(p Plan) string {
 	if p.Vsock != 0 {
 		return "a vsock context id is one machine's alone"
 	}
+	if p.RTC != "" {
+		return "its hardware clock is set, and a fork's clock is set to the host's"
+	}
 	for i, d := range p.Disks {
-		if d.Error != nil {
-			return fmt.Sprintf("disk %d fails on demand, and an overlay would hide it", i)
+		if why := unforkableDisk(d); why != "" {
+			return fmt.Sprintf("disk %d %s", i, why)
 		}
-		if d.Volatile {
-			return fmt.Sprintf("disk %d is volatile, and an overlay would keep what it loses", i)
+	}
+	return unforkableExtra(p.Extra)
+}
+
+// unforkableDisk says what about a disk keeps its machine from being forked.
+func unforkableDisk(d qemu.Disk) string {
+	switch {
+	case d.Error != nil:
+		return "fails on demand, and an overlay would hide it"
+	case d.Volatile:
+		return "is volatile, and an overlay would keep what it loses"
+	case d.Format == "qcow2" && hasBacking(d.Path):
+		return "is the overlay of another file, which is neither frozen nor compared"
+	}
+	return ""
+}
+
+// hasBacking reports whether a qcow2 file needs another one below it (QEMU,
+// docs/interop/qcow2.txt: backing_file_offset). A file that cannot be read is
+// refused later, by name.
+func hasBacking(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	header := make([]byte, 16)
+	_, err = io.ReadFull(f, header)
+	return err == nil && binary.BigEndian.Uint64(header[8:]) != 0
+}
+
+// fileOptions are QEMU's options that give a machine files of their own.
+var fileOptions = []string{
+	"drive", "blockdev", "hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "sd", "pflash", "mtdblock", "fsdev", "virtfs",
+}
+
+// unforkableExtra says which of the further arguments names a file: forks would
+// write to one file, and a template would not notice that it changes.
+func unforkableExtra(extra []string) string {
+	for i, arg := range extra {
+		name, dashed := strings.CutPrefix(arg, "-")
+		name = strings.TrimPrefix(name, "-") // QEMU takes both
+		if !dashed {
+			continue
+		}
+		if slices.Contains(fileOptions, name) || name == "object" && i+1 < len(extra) && strings.Contains(extra[i+1], "memory-backend-file") {
+			return fmt.Sprintf("the argument %s brings a file of its own, which is neither frozen nor compared", arg)
 		}
 	}
 	return ""

@@ -375,6 +375,44 @@ func TestUnforkable(t *testing.T) {
 	}
 }
 
+// What a template cannot freeze or compare keeps a plan from being forked;
+// what is like it and harmless does not.
+func TestUnforkablePlans(t *testing.T) {
+	qcow2 := func(backing byte) []qemu.Disk {
+		header := make([]byte, 104)
+		copy(header, "QFI\xfb\x00\x00\x00\x03")
+		header[15] = backing
+		path := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(path, header, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []qemu.Disk{{Path: path, Format: "qcow2"}}
+	}
+	asRaw := qcow2(1)
+	asRaw[0].Format = "raw" // its bytes are the disk's, and all there is
+	for _, c := range []struct {
+		why  string
+		plan Plan
+	}{
+		{"", Plan{}},
+		{"clock is set", Plan{RTC: "2038-01-19T03:14:07"}},
+		{"", Plan{Disks: qcow2(0)}},
+		{"", Plan{Disks: asRaw}},
+		{"disk 0 is the overlay", Plan{Disks: qcow2(1)}},
+		{"-drive brings a file", Plan{Extra: []string{"-drive", "file=x"}}},
+		{"--blockdev brings", Plan{Extra: []string{"-device", "x", "--blockdev", "y"}}},
+		{"-hdd brings", Plan{Extra: []string{"-hdd", "x"}}},
+		{"-virtfs brings", Plan{Extra: []string{"-virtfs", "local,path=/"}}},
+		{"-object brings", Plan{Extra: []string{"-object", "memory-backend-file,id=x,mem-path=/x"}}},
+		{"", Plan{Extra: []string{"-object", "memory-backend-ram,id=x", "-device", "drive"}}},
+		{"", Plan{Extra: []string{"-device", "edu"}}},
+	} {
+		if got := OpenTemplates(TemplateOptions{}).Unforkable(c.plan); !strings.Contains(got, c.why) || c.why == "" && got != "" {
+			t.Errorf("%+v: %q, want %q", c.plan, got, c.why)
+		}
+	}
+}
+
 // A disk that is written to is the template's own copy, and the fork's is an
 // overlay of that; a plan with a disk of the same content finds the template.
 func TestForkDisks(t *testing.T) {
