@@ -75,7 +75,8 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, 
 	for _, t := range tweaks {
 		t(&plan)
 	}
-	room, err := s.world.Admission.Admit(ctx, plan, fork)
+	// A plan that cannot be forked boots, with all of its memory.
+	room, err := s.world.Admission.Admit(ctx, plan, fork && s.templates.Unforkable(plan) == "")
 	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
 	make := harness.Boot
 	if fork {
