@@ -71,30 +71,76 @@ func (a *Admitted) Release() error {
 // of its memory and is counted with a quarter of it. Who asks first is served
 // first, so that a big machine is not overtaken for ever by small ones.
 //
+// Whoever has a machine already and needs another at the same time asks
+// AdmitFurther instead.
+//
 // An error is a *Failure: misuse, if the host will never have the room, infra
 // if ctx ends first.
 func (a Admission) Admit(ctx context.Context, p Plan, fork bool) (*Admitted, error) {
-	memory, cpus := p.MemoryMiB, max(p.CPUs, 1)
+	memory, cpus, wanted, err := a.wants(p, fork)
+	if err != nil {
+		return nil, err
+	}
+	got, err := a.take(ctx, wanted)
+	if err != nil {
+		return nil, noRoom(p, reports.Infra, fmt.Errorf("no room for %d MiB and %d CPUs: %w", memory, cpus, err))
+	}
+	return got, nil
+}
+
+// AdmitFurther lets in, at once, the machine of a plan for somebody who has one
+// already. It takes what is free of the room and goes on without the rest.
+//
+// Two who each have a machine and each wait for the room of a second one wait
+// for one another, for ever. So nobody waits who has something: the host may
+// carry more than it gives out, by the further machines of those that are let
+// in at one time, and becomes slower; it does not come to a standstill.
+//
+// An error is a *Failure, as Admit's.
+func (a Admission) AdmitFurther(p Plan, fork bool) (*Admitted, error) {
+	_, _, wanted, err := a.wants(p, fork)
+	if err == nil {
+		err = os.MkdirAll(a.Dir, 0o700)
+	}
+	got := &Admitted{}
+	for kind, n := range wanted {
+		if err == nil {
+			_, err = got.free(filepath.Join(a.Dir, kind), n[0], n[1])
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(noRoom(p, reports.Infra, err), got.Release())
+	}
+	return got, nil
+}
+
+// wants says how many tokens of each kind the plan's machine needs, and out of
+// how many.
+func (a Admission) wants(p Plan, fork bool) (memory, cpus int, wanted map[string][2]int, err error) {
+	memory, cpus = p.MemoryMiB, max(p.CPUs, 1)
 	if memory == 0 {
 		memory = defaultMemory
 	}
 	if fork {
 		memory /= 4
 	}
-	fail := func(class reports.Class, err error) error {
-		return &Failure{Class: class, Title: err.Error(), Wanted: "room for the machine", Machine: p.Name, Dir: p.Dir, Err: err}
-	}
 	if memory > a.MemoryMiB || cpus > a.CPUs {
-		return nil, fail(reports.Misuse, fmt.Errorf("no room for %d MiB and %d CPUs: all machines together may have %d MiB and %d CPUs", memory, cpus, a.MemoryMiB, a.CPUs))
+		return memory, cpus, nil, noRoom(p, reports.Misuse, fmt.Errorf("no room for %d MiB and %d CPUs: all machines together may have %d MiB and %d CPUs", memory, cpus, a.MemoryMiB, a.CPUs))
 	}
-	got, err := a.take(ctx, map[string][2]int{
+	return memory, cpus, map[string][2]int{
 		"memory": {(memory + memoryToken - 1) / memoryToken, a.MemoryMiB / memoryToken},
 		"cpu":    {cpus, a.CPUs},
-	})
-	if err != nil {
-		return nil, fail(reports.Infra, fmt.Errorf("no room for %d MiB and %d CPUs: %w", memory, cpus, err))
+	}, nil
+}
+
+// noRoom is the verdict about a machine that is not let in. One that there is
+// already stays.
+func noRoom(p Plan, class reports.Class, err error) error {
+	var f *Failure
+	if errors.As(err, &f) {
+		return err
 	}
-	return got, nil
+	return &Failure{Class: class, Title: err.Error(), Wanted: "room for the machine", Machine: p.Name, Dir: p.Dir, Err: err}
 }
 
 // take takes, of each kind, the first number of tokens out of the second. Only
@@ -120,19 +166,9 @@ func (a Admission) take(ctx context.Context, wanted map[string][2]int) (*Admitte
 // some takes n of the tokens with the name, of which there are so many.
 func (a *Admitted) some(ctx context.Context, name string, n, of int) error {
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		for i := 0; i < of && n > 0; i++ {
-			f, err := tryLock(fmt.Sprintf("%s-%d", name, i), unix.LOCK_EX)
-			if errors.Is(err, errLocked) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			a.tokens = append(a.tokens, f)
-			n--
-		}
-		if n == 0 {
-			return nil
+		taken, err := a.free(name, n, of)
+		if n -= taken; n == 0 || err != nil {
+			return err
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -142,4 +178,20 @@ func (a *Admitted) some(ctx context.Context, name string, n, of int) error {
 			return fmt.Errorf("other machines have it: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// free takes those of the tokens that nobody has, n at most.
+func (a *Admitted) free(name string, n, of int) (taken int, err error) {
+	for i := 0; i < of && taken < n; i++ {
+		f, err := tryLock(fmt.Sprintf("%s-%d", name, i), unix.LOCK_EX)
+		if errors.Is(err, errLocked) {
+			continue
+		}
+		if err != nil {
+			return taken, err
+		}
+		a.tokens = append(a.tokens, f)
+		taken++
+	}
+	return taken, nil
 }

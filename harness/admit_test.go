@@ -81,6 +81,34 @@ func TestAdmissionOfMany(t *testing.T) {
 	}
 }
 
+// A further machine takes what is free, goes on without the rest, and gives back
+// what it took; what can never be is refused.
+func TestAdmitFurther(t *testing.T) {
+	a := Admission{Dir: t.TempDir(), MemoryMiB: 512, CPUs: 1}
+	further, err := a.AdmitFurther(Plan{MemoryMiB: 256}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beyond, err := a.AdmitFurther(Plan{MemoryMiB: 512}, false)
+	if err != nil || len(further.tokens) != 2 || len(beyond.tokens) != 1 {
+		t.Fatalf("%v; tokens %d and %d, want memory and a CPU, and the rest of the memory", err, len(further.tokens), len(beyond.tokens))
+	}
+	if err := errors.Join(further.Release(), beyond.Release()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := a.Admit(t.Context(), Plan{MemoryMiB: 512}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := all.Release(); err != nil {
+		t.Fatal(err)
+	}
+	var f *Failure
+	if _, err := a.AdmitFurther(Plan{MemoryMiB: 513}, false); !errors.As(err, &f) || f.Class != reports.Misuse {
+		t.Errorf("more than there is: %v", err)
+	}
+}
+
 func TestHostAdmission(t *testing.T) {
 	a, err := HostAdmission("dir")
 	if err != nil || a.MemoryMiB < 64 || a.CPUs < cpuShare || a.Dir != "dir" {

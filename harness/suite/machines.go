@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/onsi/ginkgo/v2"
@@ -23,11 +24,44 @@ import (
 type tracked struct {
 	*harness.Machine
 	scope []string // texts of the containers around its maker
-	room  *harness.Admitted
+	room  room
 }
 
 // Close also gives back the machine's room on this host.
 func (t *tracked) Close() error { return errors.Join(t.Machine.Close(), t.room.Release()) }
+
+// room is a machine's room on this host, and counts for its suite until it is
+// given back.
+type room struct {
+	*harness.Admitted
+	rooms *atomic.Int32
+}
+
+// Release may be called once.
+func (r room) Release() error {
+	r.rooms.Add(-1)
+	return r.Admitted.Release()
+}
+
+// admit lets a machine in. A process runs one spec at a time, so whoever has a
+// machine in it is this spec, or the container around it: it needs both at once
+// and must not wait for the second behind others that do the same. One that
+// starts several at once waits for the first of them only.
+func (s *Suite) admit(ctx context.Context, plan harness.Plan, fork bool) (room, error) {
+	s.admitting.Lock()
+	defer s.admitting.Unlock()
+	let := s.world.Admission.Admit
+	if s.rooms.Load() > 0 {
+		let = func(_ context.Context, p harness.Plan, fork bool) (*harness.Admitted, error) {
+			return s.world.Admission.AdmitFurther(p, fork)
+		}
+	}
+	got, err := let(ctx, plan, fork)
+	if err == nil {
+		s.rooms.Add(1)
+	}
+	return room{got, &s.rooms}, err
+}
 
 // Tweak changes a plan before it is booted.
 type Tweak func(*harness.Plan)
@@ -76,7 +110,7 @@ func (s *Suite) start(ctx ginkgo.SpecContext, im *images.Image, tweaks []Tweak, 
 		t(&plan)
 	}
 	// A plan that cannot be forked boots, with all of its memory.
-	room, err := s.world.Admission.Admit(ctx, plan, fork && s.templates.Unforkable(plan) == "")
+	room, err := s.admit(ctx, plan, fork && s.templates.Unforkable(plan) == "")
 	gomega.ExpectWithOffset(2, err).NotTo(gomega.HaveOccurred())
 	make := harness.Boot
 	if fork {

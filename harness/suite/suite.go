@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,9 @@ type Suite struct {
 	world     world              // set before the first spec
 	templates *harness.Templates // likewise
 	planned   int                // specs that are to run; known to the first process
+
+	admitting sync.Mutex   // one machine is let in at a time, see admit
+	rooms     atomic.Int32 // that machines have
 
 	mu    sync.Mutex
 	open  []*tracked // machines that are not closed yet
