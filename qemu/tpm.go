@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // swtpm is the program that is a machine's TPM.
@@ -57,10 +58,19 @@ func startTPM(dir string) (*tpm, *os.File, error) {
 }
 
 // close ends the TPM, whose state is on disk. A QEMU that ends well has told it
-// to end already.
-func (t *tpm) close() error {
+// to end already. One that does not obey in that time, because it was stopped,
+// say, is killed, and the error says so.
+func (t *tpm) close(grace time.Duration) error {
 	_ = t.cmd.Process.Signal(syscall.SIGTERM) // how it ended is looked at
-	err := <-t.done
+	var err error
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case err = <-t.done:
+	case <-timer.C:
+		_ = t.cmd.Process.Kill() // likewise
+		err = fmt.Errorf("it did not end in %v: %w", grace, cmp.Or(<-t.done, errors.New("it has now")))
+	}
 	if text := strings.TrimSpace(t.stderr.String()); err != nil {
 		return fmt.Errorf("the machine's TPM: %w: %s", err, cmp.Or(text, "it said nothing"))
 	}
@@ -83,7 +93,7 @@ func (v *VM) closeTPM() error {
 	if v.tpm == nil {
 		return nil
 	}
-	return v.tpm.close()
+	return v.tpm.close(v.grace)
 }
 
 // checkTPM says what is missing for a TPM.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A machine has the TPM it was given, whose state outlives it; no process does.
@@ -55,6 +56,24 @@ func TestTPMEndsAlone(t *testing.T) {
 	if _, err := Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "nonesuch") {
 		t.Error(err)
 	}
+}
+
+// A TPM that was stopped does not keep the machine from being closed.
+func TestTPMIsStopped(t *testing.T) {
+	c := counting(t, "amd64")
+	c.TPM, c.Grace = t.TempDir(), 200*time.Millisecond
+	v := start(t, c)
+	if err := v.tpm.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := v.Close(); err == nil || !strings.Contains(err.Error(), "it did not end in 200ms: signal: killed") {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("closing took %v", took)
+	}
+	v.closed = nil // it was looked at
 }
 
 func TestTPMIsMissed(t *testing.T) {
