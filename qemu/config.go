@@ -259,6 +259,9 @@ func (d Disk) args(i int) []string {
 	}
 	if d.Error != nil {
 		device += countless
+		if d.Error.Write {
+			device += zeroless
+		}
 	}
 	if d.Serial != "" {
 		device += ",serial=" + escape(d.Serial)

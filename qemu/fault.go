@@ -26,6 +26,11 @@ type DiskError struct {
 // block, and that read would count, and fail, before the machine has started.
 const countless = ",cyls=16383,heads=16,secs=63"
 
+// zeroless keeps the guest from writing by requests that are no writes to
+// blkdebug's rules: a file system would zero and discard blocks of a disk that
+// is to fail every write, and succeed.
+const zeroless = ",discard=off,write-zeroes=off"
+
 // maxErrorAfter bounds DiskError.After: QEMU is told of every request that
 // succeeds before, in its command line.
 const maxErrorAfter = 1000

@@ -87,6 +87,7 @@ func TestFaultArguments(t *testing.T) {
 	for _, want := range []string{
 		"file.driver=blkdebug,file.image.filename=" + escape(c.Kernel), "file.set-state.0.event=write_aio,file.set-state.0.state=1,file.set-state.0.new_state=2",
 		"file.set-state.1.new_state=3", "file.inject-error.0.iotype=write", "file.inject-error.0.state=3,file.inject-error.0.errno=5,file.inject-error.0.once=off", "werror=report",
+		zeroless,
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%q is missing in %s", want, args)
@@ -94,6 +95,10 @@ func TestFaultArguments(t *testing.T) {
 	}
 	if strings.Contains(args, "-rtc") || strings.Contains(args, "throttling") {
 		t.Errorf("what nobody asked for: %s", args)
+	}
+	c.Disks[0].Error.Write = false
+	if cmd, err = c.Command(); err != nil || strings.Contains(strings.Join(cmd.Args, " "), zeroless) {
+		t.Errorf("a disk whose reads fail cannot be zeroed: %v, %v", cmd, err)
 	}
 	for want, change := range map[string]func(){
 		"disk 0: an error after 1001": func() { c.Disks[0].Error = &DiskError{After: 1001} },
