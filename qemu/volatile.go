@@ -284,8 +284,20 @@ func (d Disk) problemOfVolatile() string {
 		return "volatile, but of format " + d.Format + "; only raw disks can be"
 	case d.Error != nil:
 		return "both volatile and failing on demand; give the machine two disks"
+	default:
+		return oddSize(d.Path)
 	}
 	return ""
+}
+
+// oddSize says that a file does not end with a whole block. QEMU rounds the
+// disk's size up, and the guest waits for ever for the block that is not there.
+func oddSize(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || info.Size()%512 == 0 { // what cannot be read is said elsewhere
+		return ""
+	}
+	return fmt.Sprintf("volatile, but %s has %d bytes, which is no multiple of 512; make it bigger: truncate -s %%512 %s", path, info.Size(), quote(path))
 }
 
 // openDisks opens the machine's volatile disks and returns what QEMU must

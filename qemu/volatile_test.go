@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -171,13 +172,14 @@ func TestPowerCutRefuses(t *testing.T) {
 		"only raw disks":                {Volatile: true, Format: "qcow2"},
 		"both volatile and failing":     {Volatile: true, Error: &DiskError{}},
 		"volatile, but nothing is writ": {Volatile: true, Snapshot: true},
+		"truncate -s %512":              {Volatile: true, Path: blank(t, 1<<20+1)},
 	} {
-		d.Path = c.Disks[0].Path
+		d.Path = cmp.Or(d.Path, c.Disks[0].Path)
 		if _, err := (Config{Binary: "qemu", Arch: "amd64", Kernel: c.Kernel, Disks: []Disk{d}}).Command(); err == nil || !strings.Contains(err.Error(), "disk 0: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", d, err)
 		}
 	}
-	c.Disks[0].Volatile, c.Dir = true, ""
+	c.Disks[0].Volatile, c.Dir = true, "" // its size is one of whole blocks
 	command, err := c.Command()
 	if err != nil {
 		t.Fatal(err)
