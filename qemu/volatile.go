@@ -343,9 +343,12 @@ func (v *VM) PowerCut(part float64, seed uint64) (Loss, error) {
 		}
 	}
 	v.mu.Lock()
-	v.cut = !v.isDone()
-	running := v.cut
+	running, again := !v.isDone(), v.cut
+	v.cut = v.cut || running // how the machine ended stays so, whoever asks again
 	v.mu.Unlock()
+	if again {
+		return loss, errors.New("qemu: the machine's power was cut already; it has ended, or ends now")
+	}
 	if !running {
 		return loss, fmt.Errorf("qemu: the power of a machine that has ended cannot be cut: %s", v.Exit())
 	}

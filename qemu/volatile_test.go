@@ -148,8 +148,24 @@ func TestPowerCut(t *testing.T) {
 		if err != nil || b[0] != 'a' || b[511] != 'a' || (b[512] == 'b') != (part == 0) {
 			t.Errorf("part %v: %q, %v", part, b[500:520], err)
 		}
-		if _, err := v.PowerCut(part, 1); err == nil || !strings.Contains(err.Error(), "that has ended") {
+		if _, err := v.PowerCut(part, 1); err == nil || !strings.Contains(err.Error(), "cut already") {
 			t.Errorf("cut again: %v", err)
+		}
+		if e := v.Exit(); e.String() != "the power was cut" {
+			t.Errorf("after it was cut again: %+v", e)
+		}
+	}
+}
+
+// A machine that ended otherwise is not one whose power was cut.
+func TestPowerCutComesTooLate(t *testing.T) {
+	v := start(t, counting(t, "amd64"))
+	if err := v.Quit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := v.PowerCut(1, 0); err == nil || !strings.Contains(err.Error(), "that has ended") || v.Exit().PowerCut {
+			t.Errorf("%v; %+v", err, v.Exit())
 		}
 	}
 }
