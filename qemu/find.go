@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
@@ -15,15 +16,42 @@ var versionLine = regexp.MustCompile(`version (\d+\.\d+\.\d+)`)
 // oldest is the QEMU of Debian 12, with which everything here is tested.
 const oldest = "7.2.0"
 
+// askPatience is how long a QEMU may take to say something about itself: it
+// needs a tenth of a second.
+const askPatience = 10 * time.Second
+
+// pipeGrace is how long a process that such a QEMU, or a script in its place,
+// leaves behind may keep the pipe.
+const pipeGrace = time.Second
+
+// ask returns what QEMU says about itself.
+func ask(ctx context.Context, limit time.Duration, binary string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end in %v", limit))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.WaitDelay = pipeGrace
+	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it has ended well, and said it all
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", binary, strings.Join(args, " "), err)
+	}
+	return out, nil
+}
+
 // deviceLine is a line of "-device help".
 var deviceLine = regexp.MustCompile(`(?m)^name "([^"]+)"(?:.*, alias "([^"]+)")?`)
 
 // Devices asks a QEMU which devices it has, by all their names, in order.
 // Distributions leave some out, or put them into packages of their own.
 func Devices(ctx context.Context, binary string) ([]string, error) {
-	out, err := exec.CommandContext(ctx, binary, "-device", "help").Output()
+	out, err := ask(ctx, askPatience, binary, "-device", "help")
 	if err != nil {
-		return nil, fmt.Errorf("%s -device help: %w", binary, err)
+		return nil, err
 	}
 	var names []string
 	for _, m := range deviceLine.FindAllSubmatch(out, -1) {
@@ -77,11 +105,9 @@ func Find(arch string) (binary, version string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("no %s in PATH; on Debian and Ubuntu: apt-get install %s", name, pkg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, binary, "--version").Output()
+	out, err := ask(context.Background(), askPatience, binary, "--version")
 	if err != nil {
-		return "", "", fmt.Errorf("%s --version: %w", binary, err)
+		return "", "", err
 	}
 	m := versionLine.FindSubmatch(out)
 	if m == nil {

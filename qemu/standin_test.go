@@ -231,6 +231,29 @@ func TestFindRefusesOldQEMU(t *testing.T) {
 	}
 }
 
+// A QEMU that does not answer is not waited for, nor is one that left a process
+// behind; what that one said counts.
+func TestQEMUIsAskedForAWhile(t *testing.T) {
+	for script, want := range map[string]string{
+		"exec sleep 20":              "help: no end in 300ms",
+		"sleep 20; true":             "help: no end in 300ms", // the child keeps the pipe
+		"sleep 20 & echo all I know": "",
+		"exit 7":                     "exit status 7",
+	} {
+		began := time.Now()
+		out, err := ask(t.Context(), 300*time.Millisecond, fake(t, script), "help")
+		if want == "" && (err != nil || string(out) != "all I know\n") {
+			t.Errorf("%s: %q, %v", script, out, err)
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", script, err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: took %v", script, took)
+		}
+	}
+}
+
 // What a QEMU does not have is known before it is started.
 func TestDevices(t *testing.T) {
 	binary := fake(t, `[ "$*" = "-device help" ] || exit 1
