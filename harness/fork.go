@@ -44,6 +44,9 @@ func (s *Templates) Fork(ctx context.Context, h Host, p Plan) (*Machine, error) 
 		return bootUp(ctx, h, p, why)
 	}
 	t, err := s.hold(ctx, h, p)
+	if full := fullError(""); err != nil && errors.As(err, &full) && s.o.Rung == "" {
+		return bootUp(ctx, h, p, full.Error())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -375,6 +375,38 @@ func TestUnforkable(t *testing.T) {
 	}
 }
 
+// Where a template may not fit its machine boots, and says why; one that is
+// there needs no more room; a rung that was demanded is not given up.
+func TestFullFolder(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	open := func(rung Rung, mib int64) *Templates {
+		s := OpenTemplates(TemplateOptions{Dir: dir, Rung: rung})
+		s.free = func(string) (int64, error) { return mib << 20, nil }
+		return s
+	}
+	for _, c := range []struct {
+		free int64
+		how  string
+	}{{63, "cold"}, {64, "ram"}, {0, "ram"}} {
+		f := forked(t, open("", c.free), h, forkPlan(t, im)).Report().Fork
+		want := fmt.Sprintf("%d MiB free in %s, 64 may be needed", c.free, dir)
+		if f.How != c.how || (f.How == "cold") != (f.Why == want) {
+			t.Errorf("%d MiB free: %+v", c.free, f)
+		}
+	}
+	var f *Failure
+	if m, err := open(RungStream, 63).Fork(t.Context(), h, forkPlan(t, im)); !errors.As(err, &f) || f.Class != reports.Infra || !strings.Contains(f.Title, "63 MiB free") {
+		t.Errorf("%v, %v", m, err)
+	}
+	if free, err := freeSpace(dir); err != nil || free <= 0 {
+		t.Errorf("%d bytes free, %v", free, err)
+	}
+	if _, err := freeSpace(filepath.Join(dir, "none")); err == nil {
+		t.Error("there is room in a folder that is not there")
+	}
+}
+
 // What a template cannot freeze or compare keeps a plan from being forked;
 // what is like it and harmless does not.
 func TestUnforkablePlans(t *testing.T) {

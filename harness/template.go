@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,7 +32,8 @@ import (
 // for it, is looked at before it is used, and is never removed while it is in
 // use. Safe for concurrent use.
 type Templates struct {
-	o TemplateOptions
+	o    TemplateOptions
+	free func(dir string) (int64, error) // bytes that may still be written there
 
 	mu       sync.Mutex
 	verified map[string]string   // key -> marks of files whose contents were checked
@@ -64,7 +66,7 @@ func OpenTemplates(o TemplateOptions) *Templates {
 	if o.Limit == 0 {
 		o.Limit = templateLimit
 	}
-	return &Templates{o: o, verified: map[string]string{}, digests: map[fileMark]string{}, failed: map[string]error{}}
+	return &Templates{o: o, free: freeSpace, verified: map[string]string{}, digests: map[fileMark]string{}, failed: map[string]error{}}
 }
 
 // templateFormat changes when files of older programs must not be used.
@@ -291,6 +293,9 @@ func (s *Templates) broken(p Plan, err error) error {
 	if err == nil || errors.As(err, &f) {
 		return err
 	}
+	if full := fullError(""); errors.As(err, &full) && s.o.Rung == "" {
+		return err // the machine boots instead
+	}
 	return &Failure{Class: reports.Infra, Title: "template: " + err.Error(), Wanted: "a template", Machine: p.Name, Dir: p.Dir, Err: err}
 }
 
@@ -326,6 +331,9 @@ func (s *Templates) make(ctx context.Context, h Host, p Plan, sh shape) error {
 	err = s.failed[key]
 	s.mu.Unlock()
 	if err != nil {
+		return err
+	}
+	if err := s.roomFor(p); err != nil {
 		return err
 	}
 	if err := s.build(ctx, h, p, sh); err != nil {
@@ -379,6 +387,33 @@ func (s *Templates) alone(ctx context.Context, key string) (*os.File, error) {
 			return nil, fmt.Errorf("waiting for the lock %s: %w", path, context.Cause(ctx))
 		}
 	}
+}
+
+// fullError says that a template might not fit where templates are kept.
+type fullError string
+
+func (e fullError) Error() string { return string(e) }
+
+// roomFor is a fullError if the plan's machine may need more than there is. Its
+// memory is a mapped file: a page of it that finds no room kills QEMU with
+// SIGBUS, which names no cause.
+func (s *Templates) roomFor(p Plan) error {
+	free, err := s.free(s.o.Dir)
+	if err != nil {
+		return err
+	}
+	if need := int64(cmp.Or(p.MemoryMiB, defaultMemory)); free>>20 < need {
+		return fullError(fmt.Sprintf("%d MiB free in %s, %d may be needed", free>>20, s.o.Dir, need))
+	}
+	return nil
+}
+
+func freeSpace(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
 // load reads a template and makes sure that nothing of it has changed. The
