@@ -618,6 +618,44 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// What lies about goes too: folders of killed builders, and templates whose lock
+// file is gone. A builder at work, and a folder that fits, are left alone.
+func TestPruneOfRemains(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	put := func(name string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "ram"), make([]byte, 8192), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	put("killed.new")
+	put("working.new")
+	put("lockless")
+	working, err := tryLock(filepath.Join(dir, "working.lock"), exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer working.Close()
+	p := forkPlan(t, im)
+	forked(t, OpenTemplates(TemplateOptions{Dir: dir}), h, p)
+	if there("killed.new") || there("killed.lock") || !there("working.new") || !there("working.lock") || !there("lockless") {
+		t.Errorf("within the limit there are %q", names(t, dir, "*"))
+	}
+	p.Cmdline, p.Dir = "other", t.TempDir()
+	m := forked(t, OpenTemplates(TemplateOptions{Dir: dir, Limit: 1}), h, p)
+	if there("lockless") || there("lockless.lock") || !there("working.new") || !there(m.fork.Template) {
+		t.Errorf("beyond the limit there are %q", names(t, dir, "*"))
+	}
+}
+
 // A builder that was killed leaves a folder, which is no template.
 func TestKilledBuilder(t *testing.T) {
 	h, im := standIn(t, "linux")

@@ -682,52 +682,97 @@ func (t *template) lines() (serial []byte, lines []console.Line, partial []byte,
 	return serial, lines, partial, err
 }
 
-// prune removes the least recently used templates until the rest fits. Those
-// in use stay, and so does the one named.
-func (s *Templates) prune(keep string) error {
-	locks, err := filepath.Glob(s.lockPath("*"))
+// kept is what lies in the folder under one key.
+type kept struct {
+	key  string
+	size int64
+	used time.Time
+}
+
+// kept lists the templates by what there is of them, a lock file or a folder or
+// both, and the keys of folders that builders have not finished.
+func (s *Templates) kept() (all []kept, unfinished []string, err error) {
+	entries, err := os.ReadDir(s.o.Dir)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	type candidate struct {
-		key  string
-		size int64
-		used time.Time
-	}
-	var all []candidate
-	var total int64
-	for _, path := range locks {
-		info, err := os.Stat(path)
+	found := map[string]time.Time{}
+	for _, e := range entries {
+		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // another has just pruned it
 		}
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		c := candidate{key: strings.TrimSuffix(filepath.Base(path), ".lock"), used: info.ModTime()}
-		if c.size, err = onDisk(filepath.Join(s.o.Dir, c.key)); err != nil {
-			return err
+		if key, is := strings.CutSuffix(e.Name(), ".new"); is && e.IsDir() {
+			unfinished = append(unfinished, key)
+		} else if key, is := strings.CutSuffix(e.Name(), ".lock"); is {
+			found[key] = info.ModTime() // see find
+		} else if _, locked := found[e.Name()]; e.IsDir() && !locked {
+			found[e.Name()] = info.ModTime()
 		}
-		total += c.size
-		all = append(all, c)
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return a.used.Compare(b.used) })
-	for _, c := range all {
+	for key, used := range found {
+		size, err := onDisk(filepath.Join(s.o.Dir, key))
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, kept{key, size, used})
+	}
+	slices.SortFunc(all, func(a, b kept) int { return a.used.Compare(b.used) })
+	return all, unfinished, nil
+}
+
+// prune removes what killed builders have left, and the least recently used
+// templates until the rest fits. Those in use stay, and so does the one named.
+func (s *Templates) prune(keep string) error {
+	all, unfinished, err := s.kept()
+	if err != nil {
+		return err
+	}
+	for _, key := range unfinished {
+		if err := s.clear(key); err != nil {
+			return err
+		}
+	}
+	var total int64
+	for _, k := range all {
+		total += k.size
+	}
+	for _, k := range all {
 		if total <= s.o.Limit {
 			return nil
 		}
-		if c.key == keep {
+		if k.key == keep {
 			continue
 		}
-		removed, err := s.remove(c.key)
+		removed, err := s.remove(k.key)
 		if err != nil {
 			return err
 		}
 		if removed {
-			total -= c.size
+			total -= k.size
 		}
 	}
 	return nil
+}
+
+// clear removes the unfinished folder of a key that nobody builds.
+func (s *Templates) clear(key string) error {
+	lock, err := tryLock(s.lockPath(key), unix.LOCK_EX)
+	if errors.Is(err, errLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	err = os.RemoveAll(filepath.Join(s.o.Dir, key+".new"))
+	if _, none := os.Stat(filepath.Join(s.o.Dir, key)); errors.Is(none, fs.ErrNotExist) {
+		err = errors.Join(err, os.Remove(lock.Name())) // of nothing
+	}
+	return err
 }
 
 // remove takes away a template that nobody uses or builds.
