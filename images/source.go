@@ -59,7 +59,7 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 	if fetchErr != nil {
 		return nil, fmt.Errorf("%w, and cannot be fetched: %w", err, fetchErr)
 	}
-	if err := r.store.Put(ctx, ref, img); err != nil {
+	if err := r.store.putFetched(ctx, ref, img); err != nil {
 		return nil, err
 	}
 	if _, err := r.store.Prune(ctx, storeLimit); err != nil {

@@ -75,8 +75,40 @@ func (s *Store) Dir() string { return s.dir }
 
 // Put stores an image under a name, such as "seatrial/kernel:latest", in the
 // place of the one that had this name and architecture. The image's config
-// must say its architecture.
+// must say its architecture. A name with a digest must be that of the image:
+// the digest of an index says nothing about an image by itself.
 func (s *Store) Put(ctx context.Context, ref string, img v1.Image) error {
+	err := checkPin(ref, img)
+	if err == nil {
+		err = s.put(ctx, ref, img)
+	}
+	if err != nil {
+		return fmt.Errorf("images: cannot store %s: %w", ref, explain(err, s.dir))
+	}
+	return nil
+}
+
+// checkPin refuses a name with the digest of something else.
+func checkPin(ref string, img v1.Image) error {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return err
+	}
+	pin, ok := r.(name.Digest)
+	if !ok {
+		return nil
+	}
+	have, err := img.Digest()
+	if err == nil && have.String() != pin.DigestStr() {
+		err = fmt.Errorf("the image has the digest %s, its name another: give the name without a digest", have)
+	}
+	return err
+}
+
+// putFetched stores an image that a registry gave for a name. A digest in it
+// may be that of an index: the registry's answer was checked against it, and
+// the image against the index.
+func (s *Store) putFetched(ctx context.Context, ref string, img v1.Image) error {
 	if err := s.put(ctx, ref, img); err != nil {
 		return fmt.Errorf("images: cannot store %s: %w", ref, explain(err, s.dir))
 	}
@@ -118,7 +150,7 @@ func (s *Store) put(ctx context.Context, ref string, img v1.Image) error {
 		return err
 	}
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
-		return named(d, r) && d.Platform != nil && d.Platform.Architecture == config.Architecture
+		return sameName(d, r) && d.Platform != nil && d.Platform.Architecture == config.Architecture
 	})
 	index.Manifests = append(index.Manifests, *desc)
 	return s.writeIndex(index)
@@ -132,16 +164,22 @@ func written(ref string, r name.Reference) string {
 	return ref
 }
 
-// named reports whether an entry of the index is what a reference names.
+// named reports whether an entry of the index is what a reference names. A
+// digest is that of the entry, or of the index that the entry was fetched by:
+// then the entry's name has it.
 func named(d v1.Descriptor, ref name.Reference) bool {
+	if sameName(d, ref) {
+		return true
+	}
 	have, err := name.ParseReference(d.Annotations[refName])
-	if err != nil {
-		return false
-	}
-	if digest, ok := ref.(name.Digest); ok {
-		return have.Context() == ref.Context() && d.Digest.String() == digest.DigestStr()
-	}
-	return have.Name() == ref.Name()
+	digest, ok := ref.(name.Digest)
+	return err == nil && ok && have.Context() == ref.Context() && d.Digest.String() == digest.DigestStr()
+}
+
+// sameName reports whether an entry of the index was stored by a reference.
+func sameName(d v1.Descriptor, ref name.Reference) bool {
+	have, err := name.ParseReference(d.Annotations[refName])
+	return err == nil && have.Name() == ref.Name()
 }
 
 func (s *Store) writeBlobs(ctx context.Context, img v1.Image, digest v1.Hash) error {

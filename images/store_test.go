@@ -284,6 +284,13 @@ func serve(t *testing.T) string {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
+	fill(t, host)
+	return host
+}
+
+// fill puts an index and a lone image into a registry, and returns the index.
+func fill(t *testing.T, host string) v1.ImageIndex {
+	t.Helper()
 	var index v1.ImageIndex = empty.Index
 	for _, arch := range []string{"amd64", "arm64"} {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
@@ -305,7 +312,7 @@ func serve(t *testing.T) string {
 	if err := remote.Write(lone, image(t, "arm64", v1.Config{}, layer{file("arch", "lone")})); err != nil {
 		t.Fatal(err)
 	}
-	return host
+	return index
 }
 
 func TestResolve(t *testing.T) {
@@ -342,6 +349,65 @@ func TestResolve(t *testing.T) {
 	put(t, s, "seatrial/x", image(t, "amd64", v1.Config{}))
 	if _, err := source.Image(t.Context(), "seatrial/x", "arm64"); err == nil || !strings.Contains(err.Error(), "is there for amd64, but not in the local layout for arm64; build it") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The digest of an index pins the images of all its architectures, and what was
+// fetched by it is found again when the registry is gone.
+func TestResolveIndexDigest(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	index := fill(t, host)
+	h, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t)
+	pins := []string{host + "/both@" + h.String(), host + "/both:1@" + h.String()}
+	images := map[string]string{}
+	for _, arch := range bothArchs {
+		img, err := Resolve(s).Image(t.Context(), pins[0], arch)
+		if err != nil {
+			t.Fatalf("%s: %v", arch, err)
+		}
+		images[arch] = digest(t, img)
+	}
+	if images["amd64"] == images["arm64"] {
+		t.Error("both architectures got the same image")
+	}
+	if _, err := Resolve(s).Image(t.Context(), pins[0][:len(pins[0])-4]+"0000", "amd64"); err == nil || !strings.Contains(err.Error(), "check the spelling") {
+		t.Errorf("another digest: %v", err)
+	}
+	server.Close()
+	for _, pin := range append(pins, host+"/both@"+images["amd64"]) {
+		if img, err := Resolve(s).Image(t.Context(), pin, "amd64"); err != nil || digest(t, img) != images["amd64"] {
+			t.Errorf("%s without network: %v", pin, err)
+		}
+	}
+	if img, err := Local(s).Image(t.Context(), pins[1], "arm64"); err != nil || digest(t, img) != images["arm64"] {
+		t.Errorf("arm64 without network: %v", err)
+	}
+	if _, err := Local(s).Image(t.Context(), host+"/both@"+images["arm64"], "amd64"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the digest of another architecture: %v", err)
+	}
+}
+
+// A name's digest is a promise: nobody stores another image by it, and a name
+// with a digest takes nothing from the tag of the same image.
+func TestStorePin(t *testing.T) {
+	s := open(t)
+	first, second := packedImage(t, "amd64", layer{file("a", "1")}), packedImage(t, "amd64", layer{file("a", "2")})
+	put(t, s, "x:1", first)
+	pin := "x@" + digest(t, first)
+	if err := s.Put(t.Context(), pin, second); err == nil || !strings.Contains(err.Error(), "give the name without a digest") {
+		t.Errorf("got %v", err)
+	}
+	put(t, s, pin, first)
+	for _, ref := range []string{"x:1", pin} {
+		if img, err := s.Get(t.Context(), ref, "amd64"); err != nil || digest(t, img) != digest(t, first) {
+			t.Errorf("%s: %v", ref, err)
+		}
 	}
 }
 
