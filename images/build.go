@@ -18,7 +18,7 @@ import (
 
 // builderVersion is part of every cache key. Raise it whenever the same spec
 // and component images lead to other bytes.
-const builderVersion = "3"
+const builderVersion = "4"
 
 // Builder makes images.
 type Builder struct {

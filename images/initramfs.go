@@ -21,6 +21,9 @@ const mtime = 1492533000
 // below them without a word. It is not compressed: unpacking costs an emulated
 // machine seconds, reading it costs the host nothing.
 //
+// A root that is not root's with mode 0755 has an entry too, by the name ".":
+// the kernel applies owner and mode to the directory that it unpacks into.
+//
 // The data of hard links is with the first of their names; the kernel leaves
 // it alone when it meets the others, which have none (init/initramfs.c).
 func writeInitramfs(w io.Writer, t *tree) error {
@@ -37,6 +40,12 @@ func writeInitramfs(w io.Writer, t *tree) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	archive := cpio.Newc.Writer(out)
 	numbers := map[*inode]uint64{}
+	if !t.root.usualRoot() {
+		numbers[t.root.inode] = 1
+		if err := archive.WriteRecord(record(".", t.root.inode, 1, 1, false)); err != nil {
+			return err
+		}
+	}
 	if err := t.walk(func(name string, e *entry) error {
 		_, again := numbers[e.inode]
 		if !again {
@@ -51,6 +60,9 @@ func writeInitramfs(w io.Writer, t *tree) error {
 	}
 	return out.Flush()
 }
+
+// usualRoot reports whether a root has the owner and mode that a tree begins with.
+func (n *inode) usualRoot() bool { return n.mode == typeDir|0o755 && n.uid == 0 && n.gid == 0 }
 
 // record is the archive's entry for a name of an inode.
 func record(name string, n *inode, number, names uint64, again bool) cpio.Record {
@@ -125,6 +137,9 @@ func readInitramfs(f io.ReaderAt) (*tree, error) {
 		known[r.Ino] = n
 		if dir := t.find(path.Dir(r.Name)); dir == nil {
 			return fmt.Errorf("%s comes before its parent", r.Name)
+		}
+		if r.Name == "." {
+			return t.put("", n)
 		}
 		return t.put(r.Name, n)
 	})

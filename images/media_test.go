@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -406,6 +407,74 @@ func TestTarMedium(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s: got %q, want %q", name, got[name], want)
 		}
+	}
+}
+
+// The root has the owner and mode of the image on every medium that holds one,
+// and never those of the user who builds.
+func TestRootOwner(t *testing.T) {
+	for _, c := range []struct {
+		files     []File
+		mode, own uint32
+	}{
+		{nil, 0o755, 0},
+		{[]File{{Path: "/", Directory: true, Mode: "0711", UID: ID{Number: 7}, GID: ID{Number: 7}}}, 0o711, 7},
+	} {
+		b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
+		s := spec(t, machine)
+		s.Files = append(s.Files, c.files...)
+		im, err := b.Build(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, f, err := im.root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if n := root.root; n.mode != typeDir|c.mode || n.uid != c.own || n.gid != c.own || n.children["."] != nil {
+			t.Errorf("initramfs: %o %d:%d", n.mode, n.uid, n.gid)
+		}
+		m, err := b.Media(t.Context(), im, Tar, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for h := range archived(t, m.files[0].path) {
+			if h.Name != "./" {
+				continue
+			}
+			if found++; h.Mode != int64(c.mode) || h.Uid != int(c.own) || h.Gid != int(c.own) {
+				t.Errorf("tar: %o %d:%d", h.Mode, h.Uid, h.Gid)
+			}
+		}
+		if found != 1 {
+			t.Errorf("tar: %d roots", found)
+		}
+		t.Run("squashfs", func(t *testing.T) { squashfsRoot(t, b, im, c.mode, c.own) })
+	}
+}
+
+// squashfsRoot compares the root's inode as it is on the disk: unsquashfs shows
+// another owner (squashfs-tools 4.5). Nothing on it is compressed.
+func squashfsRoot(t *testing.T, b *Builder, im *Image, mode, own uint32) {
+	needTools(t, KernelSquashfs)
+	m, err := b.Media(t.Context(), im, KernelSquashfs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(m.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	at, inodes, ids := le.Uint64(raw[32:]), le.Uint64(raw[64:]), le.Uint64(raw[48:])
+	inode := raw[inodes+at>>16+2+at&0xffff:]
+	id := func(field int) uint32 {
+		return le.Uint32(raw[le.Uint64(raw[ids:])+2+4*uint64(le.Uint16(inode[field:])):])
+	}
+	if got := uint32(le.Uint16(inode[2:])); got != mode || id(4) != own || id(6) != own {
+		t.Errorf("%o %d:%d, want %o %d:%d", got, id(4), id(6), mode, own, own)
 	}
 }
 

@@ -95,6 +95,13 @@ func writeTar(w io.Writer, t *tree) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	archive := tar.NewWriter(out)
 	first := map[*inode]string{}
+	root, err := tarHeader(".", t.root.inode)
+	if err != nil {
+		return err
+	}
+	if err := archive.WriteHeader(root); err != nil {
+		return fmt.Errorf("the root: %w", err)
+	}
 	if err := t.walk(func(name string, e *entry) error {
 		h, err := tarHeader(name, e.inode)
 		if err != nil {

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path"
 	"strings"
+	"syscall"
 )
 
 // squashfs is the root as a read-only disk. Kernels of distributions have the
@@ -46,17 +49,40 @@ func (m *mastering) squashfs() (err error) {
 }
 
 // sqfstar packs a tree that it reads as a tar archive, so that owners and
-// devices need no root. It is not compressed: unpacking would cost an emulated
+// devices need no root. The root's own owner and mode are told apart from the
+// archive, which the tool does not ask for them: it would take the user's id and
+// 0777. It is not compressed: unpacking would cost an emulated
 // machine more than reading costs the host.
 func (m *mastering) sqfstar(root *tree, name string) error {
-	cmd := m.command("sqfstar", "-noI", "-noD", "-noF", "-noX", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress", name)
-	in, err := cmd.StdinPipe()
+	top := root.root
+	args := []string{"-noI", "-noD", "-noF", "-noX", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress",
+		"-root-uid", fmt.Sprint(top.uid), "-root-gid", fmt.Sprint(top.gid), "-root-mode", fmt.Sprintf("%o", top.mode&permMask), name}
+	start := func(own bool) (*exec.Cmd, io.WriteCloser, error) {
+		cmd := m.command("sqfstar", args...)
+		if own {
+			actAs(cmd, top.uid, top.gid)
+		}
+		in, err := cmd.StdinPipe()
+		return cmd, in, err
+	}
+	cmd, in, err := start(true)
 	if err != nil {
 		return err
 	}
 	return finish(m.ctx, cmd, func() error {
 		if err := cmd.Start(); err != nil {
-			return err
+			if cmd.SysProcAttr.Cloneflags == 0 {
+				return err
+			}
+			m.b.say("%s: the root of the squashfs may be owned by your user: a user namespace cannot be made: %v", m.image.Name, err)
+			out := cmd.Stdout
+			if cmd, in, err = start(false); err != nil {
+				return err
+			}
+			cmd.Stdout, cmd.Stderr = out, out
+			if err := cmd.Start(); err != nil {
+				return err
+			}
 		}
 		// A tool that dies early closes its end: its own words tell why.
 		wrote := errors.Join(writeTar(in, root), in.Close())
@@ -65,6 +91,18 @@ func (m *mastering) sqfstar(root *tree, name string) error {
 		}
 		return wrote
 	})
+}
+
+// actAs lets a command see itself as another user, in a user namespace with
+// nobody else: the sqfstar of squashfs-tools 4.5 ignores -root-uid and -root-gid
+// when it reads an archive, and gives the root to whoever it runs as.
+func actAs(cmd *exec.Cmd, uid, gid uint32) {
+	if os.Getuid() == int(uid) && os.Getgid() == int(gid) {
+		return
+	}
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(uid), HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(gid), HostID: os.Getgid(), Size: 1}}
 }
 
 // loaderRoot is the root of the small initramfs: /init and the modules. All of
