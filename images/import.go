@@ -224,7 +224,7 @@ func (a tarArchive) index(raw []byte, ref string, depth int) (found []importedIm
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, fmt.Errorf("an index is damaged: %w", err)
 	}
-	for _, d := range m.Manifests {
+	for _, d := range baselineLast(m.Manifests) {
 		name := ref
 		for _, key := range nameAnnotations {
 			if v := d.Annotations[key]; v != "" && name == "" && strings.ContainsAny(v, ":/") {

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,19 @@ type Source interface {
 // registry gave is put into the store: it is fetched once, and the next build
 // needs no network. A tag that has moved since is not noticed; use a digest to
 // say exactly which image is meant.
-func Resolve(store *Store) Source { return resolver{store} }
+func Resolve(store *Store) Source { return ResolveVia(store, nil, nil) }
+
+// ResolveVia is [Resolve] with mirrors, which are asked in their order before
+// the registry that they stand for. One that does not answer or has not the
+// image is told to say (nil: nobody) and passed over. In the store and in errors
+// an image keeps the name that it was asked for by; a digest in it is checked,
+// whoever gave the image.
+func ResolveVia(store *Store, mirrors []Mirror, say func(string)) Source {
+	if say == nil {
+		say = func(string) {}
+	}
+	return resolver{store, mirrors, say}
+}
 
 // Local returns the source of what is in the store, which asks nobody else.
 func Local(store *Store) Source { return local{store} }
@@ -45,7 +58,11 @@ func (l local) Image(ctx context.Context, ref, arch string) (v1.Image, error) {
 // storeLimit is what the store may hold after a fetch.
 const storeLimit = 16 << 30
 
-type resolver struct{ store *Store }
+type resolver struct {
+	store   *Store
+	mirrors []Mirror
+	say     func(string)
+}
 
 func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error) {
 	img, err := r.store.Get(ctx, ref, arch)
@@ -55,12 +72,8 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 	if strings.HasPrefix(ref, Own) {
 		return nil, fmt.Errorf("%w; build it: seatrial components --arch %s", err, arch)
 	}
-	img, fetchErr := fetch(ctx, ref, arch)
-	if fetchErr != nil {
+	if fetchErr := r.fetch(ctx, ref, arch); fetchErr != nil {
 		return nil, fmt.Errorf("%w, and cannot be fetched: %w", err, fetchErr)
-	}
-	if err := r.store.putFetched(ctx, ref, img); err != nil {
-		return nil, err
 	}
 	if _, err := r.store.Prune(ctx, storeLimit); err != nil {
 		return nil, err
@@ -68,12 +81,39 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 	return r.store.Get(ctx, ref, arch)
 }
 
-// fetch asks the registry for an image; its layers are read when they are used.
-func fetch(ctx context.Context, ref, arch string) (v1.Image, error) {
+// fetch puts an image of a mirror or of its registry into the store.
+func (r resolver) fetch(ctx context.Context, ref, arch string) error {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	for _, m := range r.mirrors {
+		there, err := m.reference(parsed)
+		if err == nil && there == nil {
+			continue
+		}
+		if err == nil {
+			err = r.fetchFrom(ctx, there, ref, arch)
+		}
+		if err == nil || ctx.Err() != nil {
+			return cmpErr(ctx.Err(), err)
+		}
+		r.say(fmt.Sprintf("%s: the mirror %s is passed over: %v", ref, m.Host, err))
+	}
+	return r.fetchFrom(ctx, parsed, ref, arch)
+}
+
+// fetchFrom stores by the name ref what a registry has by the name from.
+func (r resolver) fetchFrom(ctx context.Context, from name.Reference, ref, arch string) error {
+	img, err := remoteImage(ctx, from, arch)
+	if err != nil {
+		return err
+	}
+	return r.store.putFetched(ctx, ref, img)
+}
+
+// remoteImage asks a registry for an image; its layers are read when they are used.
+func remoteImage(ctx context.Context, parsed name.Reference, arch string) (v1.Image, error) {
 	patient := remote.DefaultTransport.(*http.Transport).Clone()
 	patient.ResponseHeaderTimeout = 30 * time.Second // a registry that accepts and says nothing
 	desc, err := remote.Get(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(patient))
@@ -82,14 +122,14 @@ func fetch(ctx context.Context, ref, arch string) (v1.Image, error) {
 	}
 	found := map[string]v1.Image{}
 	if desc.MediaType.IsIndex() {
-		found, err = variants(desc)
+		var index v1.ImageIndex
+		if index, err = desc.ImageIndex(); err == nil {
+			err = variants(index, found, 0)
+		}
 	} else {
 		var img v1.Image
-		var config *v1.ConfigFile
 		if img, err = desc.Image(); err == nil {
-			if config, err = img.ConfigFile(); err == nil {
-				found[config.Architecture] = img
-			}
+			err = addImage(img, found)
 		}
 	}
 	if err != nil {
@@ -97,31 +137,70 @@ func fetch(ctx context.Context, ref, arch string) (v1.Image, error) {
 	}
 	img, ok := found[arch]
 	if !ok {
-		return nil, fmt.Errorf("the registry has %s for %s, not for %s: choose another image or architecture", ref, archs(found), arch)
+		return nil, fmt.Errorf("the registry has %s for %s, not for %s: choose another image or architecture", parsed, archs(found), arch)
 	}
 	return img, nil
 }
 
-// variants are the images of a multi-platform index, by architecture.
-func variants(desc *remote.Descriptor) (map[string]v1.Image, error) {
-	index, err := desc.ImageIndex()
-	if err != nil {
-		return nil, err
+// maxNesting is how deep indexes may lie in one another.
+const maxNesting = 4
+
+// variants adds the images of a multi-platform index, by architecture. An image
+// of an unknown platform costs a request: its config tells the architecture.
+func variants(index v1.ImageIndex, found map[string]v1.Image, depth int) error {
+	if depth > maxNesting {
+		return fmt.Errorf("its indexes are nested more than %d deep", maxNesting)
 	}
 	m, err := index.IndexManifest()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	found := map[string]v1.Image{}
-	for _, d := range m.Manifests {
-		if d.Platform == nil || d.Platform.OS != "linux" || !d.MediaType.IsImage() {
+	for _, d := range baselineLast(m.Manifests) {
+		switch {
+		case d.Platform != nil && d.Platform.OS != "linux":
 			continue // attestations and other systems
+		case d.MediaType.IsIndex():
+			var inner v1.ImageIndex
+			if inner, err = index.ImageIndex(d.Digest); err == nil {
+				err = variants(inner, found, depth+1)
+			}
+		case d.MediaType.IsImage():
+			var img v1.Image
+			if img, err = index.Image(d.Digest); err == nil && d.Platform != nil {
+				found[d.Platform.Architecture] = img
+			} else if err == nil {
+				err = addImage(img, found)
+			}
 		}
-		if found[d.Platform.Architecture], err = index.Image(d.Digest); err != nil {
-			return nil, err
+		if err != nil {
+			return err
 		}
 	}
-	return found, nil
+	return nil
+}
+
+// addImage adds an image by the architecture that its config names.
+func addImage(img v1.Image, found map[string]v1.Image) error {
+	config, err := img.ConfigFile()
+	if err == nil {
+		found[config.Architecture] = img
+	}
+	return err
+}
+
+// baselineLast is the manifests of an index with those for every machine of an
+// architecture behind those that need a better one, such as linux/amd64/v3: who
+// keeps the last of an architecture has what boots everywhere.
+func baselineLast(list []v1.Descriptor) []v1.Descriptor {
+	rank := func(d v1.Descriptor) int {
+		if p := d.Platform; p == nil || p.Variant == "" || p.Architecture == "arm64" && p.Variant == "v8" {
+			return 1
+		}
+		return 0
+	}
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b v1.Descriptor) int { return cmp.Compare(rank(a), rank(b)) })
+	return list
 }
 
 // archs lists the architectures of a set of images.

@@ -350,7 +350,7 @@ func expand(root v1.ImageIndex, d v1.Descriptor, found map[string]v1.Image) erro
 	if err != nil {
 		return err
 	}
-	for _, inner := range m.Manifests {
+	for _, inner := range baselineLast(m.Manifests) {
 		if inner.MediaType.IsImage() && (inner.Platform == nil || inner.Platform.OS == "linux") {
 			if err := expand(nested, inner, found); err != nil {
 				return err

@@ -95,6 +95,7 @@ the image names are brought up to date first. Formats:
 	cmd.Flags().StringVarP(&dir, "output", "o", ".", "folder for the files, made if missing")
 	cmd.Flags().StringSliceVarP(&names, "format", "f", []string{string(images.KernelInitrd)}, "what to make; may be given more than once")
 	cmd.Flags().StringVar(&sbom, "sbom", "", "also write the image's bill of materials to this file, as CycloneDX JSON")
+	o.mirrorFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write name, digest, command line and files as JSON")
 	return cmd
 }
@@ -105,7 +106,7 @@ func (o *options) writeBOM(ctx context.Context, spec *images.Spec, im *images.Im
 	if err != nil {
 		return err
 	}
-	b := &images.Builder{Source: images.Resolve(store), Arch: o.arch}
+	b := &images.Builder{Source: images.ResolveVia(store, o.via, nil), Arch: o.arch}
 	text, err := b.BOM(ctx, spec, im)
 	if err != nil {
 		return err

@@ -59,6 +59,7 @@ is any problem.`,
 			return nil
 		},
 	}
+	o.mirrorFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the problems as JSON")
 	return cmd
 }

@@ -26,9 +26,11 @@ type options struct {
 	cache    string
 	arch     string
 	accel    string // of machines, forced; empty: a trial guest finds out
-	locked   bool   // components must be as the lock file says
-	attended bool   // a supervisor holds the terminal; see terminal.go
-	begun    bool   // flags and arguments were good
+	mirrors  []string
+	via      []images.Mirror // what mirrors say
+	locked   bool            // components must be as the lock file says
+	attended bool            // a supervisor holds the terminal; see terminal.go
+	begun    bool            // flags and arguments were good
 }
 
 // begin runs before every verb.
@@ -39,6 +41,14 @@ func (o *options) begin(*cobra.Command) error {
 	if !slices.Contains(append(accels(), ""), o.accel) {
 		return fmt.Errorf("unknown accelerator %q for --accel; known are: %s; without it a trial guest finds out", o.accel, strings.Join(accels(), ", "))
 	}
+	o.via = nil
+	for _, text := range o.mirrors {
+		m, err := images.ParseMirror(text)
+		if err != nil {
+			return fmt.Errorf("--mirror: %w", err)
+		}
+		o.via = append(o.via, m)
+	}
 	o.begun = true
 	return nil
 }
@@ -46,6 +56,11 @@ func (o *options) begin(*cobra.Command) error {
 func archs() []string { return []string{"amd64", "arm64"} }
 
 func accels() []string { return []string{"tcg", "kvm"} }
+
+// mirrorFlag adds --mirror to a set of flags.
+func (o *options) mirrorFlag(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&o.mirrors, "mirror", nil, "`REGISTRY=HOST[/PREFIX]` to ask before that registry; may be given more than once")
+}
 
 // hide keeps a flag out of the help.
 func hide(flags *pflag.FlagSet, name string) {
@@ -209,7 +224,7 @@ func (o *options) builder(name string, d *display) (*images.Builder, error) {
 		return nil, err
 	}
 	return &images.Builder{
-		Source: images.Resolve(store), Arch: o.arch, Dir: filepath.Join(cache, "images"),
+		Source: images.ResolveVia(store, o.via, func(line string) { d.say("note: %s", line) }), Arch: o.arch, Dir: filepath.Join(cache, "images"),
 		Progress: func(step string) { d.set("image "+name, step) },
 	}, nil
 }

@@ -82,6 +82,7 @@ error. The image must give the card its address (seatrial/dhcp does).`,
 		},
 	}
 	flags := cmd.Flags()
+	o.mirrorFlag(flags)
 	flags.IntVar(&f.cpus, "cpus", 1, "virtual CPUs")
 	flags.StringVar(&f.memory, "mem", "1024", "memory: MiB, or with a unit: 512M, 2G")
 	flags.StringArrayVar(&f.disks, "disk", nil, "attach a disk; may be given again")

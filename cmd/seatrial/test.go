@@ -42,6 +42,7 @@ Report and evidence go to OUT/runs/TIME-PID, and OUT/latest leads there.`,
 		},
 	}
 	outFlags(cmd, &out)
+	o.mirrorFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the run as JSON instead of the summary")
 	return cmd
 }
