@@ -4,18 +4,22 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 // Limits of what one image may unpack to; beyond them it is a mistake or a
@@ -123,30 +127,101 @@ func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err er
 }
 
 // unpacked is a layer without its compression, whatever its media type says
-// about that: gzip and zstd have magic numbers, everything else is taken as it
-// is. Closing it does not close the layer.
+// about that: compressions have magic numbers. Closing it does not close the layer.
 func unpacked(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 1<<20)
-	magic, err := b.Peek(4)
+	head, err := b.Peek(512)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("cannot read it: %w", err)
 	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(b)
+	damaged := func(z io.ReadCloser, err error) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("its compression is damaged: %w", err)
 		}
 		return z, nil
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	}
+	switch magic := head[:min(len(head), 4)]; {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		return damaged(z, err)
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippable(magic):
 		// The window bounds the memory, whatever the layer asks for.
 		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
-			return nil, fmt.Errorf("its compression is damaged: %w", err)
+			return damaged(nil, err)
 		}
 		return z.IOReadCloser(), nil
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		return io.NopCloser(bzip2.NewReader(b)), nil // its window has 900 kB at most
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+		return damaged(unxz(b, head))
+	}
+	if !tarBegins(head) {
+		return nil, fmt.Errorf("not a sound tar archive, and its first bytes (% x) are of no compression that is known here: pack it anew with gzip, zstd, xz, bzip2 or not at all", head[:min(len(head), 8)])
 	}
 	return io.NopCloser(b), nil
+}
+
+// isSkippable reports whether a zstd stream begins with a frame of metadata:
+// 0x184D2A50 to 0x184D2A5F, little-endian (RFC 8878, 3.1.2).
+func isSkippable(magic []byte) bool {
+	return len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18})
+}
+
+// tarBegins reports whether an archive may begin so: with a header, whose
+// checksum is that of its bytes with blanks in the checksum's place, with the
+// zeros of the end, or not at all.
+func tarBegins(head []byte) bool {
+	if len(head) < 512 {
+		return len(bytes.Trim(head, "\x00")) == 0
+	}
+	sum, signed := 0, 0
+	for i, c := range head {
+		if i >= 148 && i < 156 {
+			c = ' '
+		}
+		sum, signed = sum+int(c), signed+int(int8(c)) // old programs added signed bytes
+	}
+	want, err := strconv.ParseInt(strings.Trim(string(head[148:156]), " \x00"), 8, 64)
+	return err == nil && (int(want) == sum || int(want) == signed) || len(bytes.Trim(head, "\x00")) == 0
+}
+
+// unxz unpacks xz. The library takes memory for any dictionary up to 4 GiB that
+// a block asks for; that of the first block, which all have who pack with one
+// setting, is held to the limit of zstd. Blocks without data have none.
+func unxz(r io.Reader, head []byte) (io.ReadCloser, error) {
+	if size, known := xzDictionary(head); known && size > maxWindow {
+		return nil, fmt.Errorf("its dictionary of %d bytes is larger than the limit of %d: pack it anew with a smaller one, such as xz -6", size, maxWindow)
+	}
+	z, err := xz.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(z), nil
+}
+
+// xzDictionary is the size of the dictionary that the first block's LZMA2 filter
+// names (The .xz File Format, 3.1 and 5.3.1); false if there is none.
+func xzDictionary(head []byte) (int64, bool) {
+	const stream = 12 // bytes of the stream's header
+	if len(head) < stream+2 || head[stream] == 0 {
+		return 0, false
+	}
+	flags, rest := head[stream+1], head[stream+2:]
+	for _, given := range []byte{0x40, 0x80} { // sizes of the block, packed and unpacked
+		if flags&given == 0 {
+			continue
+		}
+		_, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return 0, false
+		}
+		rest = rest[n:]
+	}
+	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 || rest[2] > 40 {
+		return 0, false
+	}
+	return (2 | int64(rest[2]&1)) << (rest[2]/2 + 11), true
 }
 
 // maxWindow is the largest window that zstd itself takes without being told to.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 func testSpool(t testing.TB) *spool {
@@ -131,18 +133,27 @@ func TestFlattenDamage(t *testing.T) {
 		raw  []byte
 		want string
 	}{
-		"other bytes": {layer{file("a", strings.Repeat("y", 5000))}.archive(t), "is damaged: its digest is sha256:"},
-		"cut short":   {sound[:2000], "unexpected EOF"},
-		"not a tar":   {bytes.Repeat([]byte("garbage!"), 512), "not a sound tar archive"},
-		"more behind": {append(bytes.Clone(sound), make([]byte, 512)...), "is damaged"},
-		"as it is":    {sound, ""},
-		"gzip":        {packed(t, sound, "gzip"), ""},
-		"zstd":        {packed(t, sound, "zstd"), ""},
-		"gzip, short": {packed(t, sound, "gzip")[:60], "unexpected EOF"},
-		"zstd, short": {packed(t, sound, "zstd")[:60], "unexpected EOF"},
-		"gzip, bad":   {append([]byte{0x1f, 0x8b}, sound...), "its compression is damaged"},
-		"empty":       {nil, "is damaged"},
-		"window":      {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0}, "window size exceeded"},
+		"other bytes":                   {layer{file("a", strings.Repeat("y", 5000))}.archive(t), "is damaged: its digest is sha256:"},
+		"cut short":                     {sound[:2000], "unexpected EOF"},
+		"not a tar":                     {bytes.Repeat([]byte("garbage!"), 512), "not a sound tar archive"},
+		"more behind":                   {append(bytes.Clone(sound), make([]byte, 512)...), "is damaged"},
+		"as it is":                      {sound, ""},
+		"gzip":                          {packed(t, sound, "gzip"), ""},
+		"zstd":                          {packed(t, sound, "zstd"), ""},
+		"xz":                            {packed(t, sound, "xz"), ""},
+		"bzip2":                         {bzipped(t, sound), ""},
+		"zstd behind metadata":          {append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00meta"), packed(t, sound, "zstd")...), ""},
+		"zstd behind the last metadata": {append([]byte("\x5f\x2a\x4d\x18\x00\x00\x00\x00"), packed(t, sound, "zstd")...), ""},
+		"xz, short":                     {packed(t, sound, "xz")[:60], "unexpected EOF"},
+		"bzip2, short":                  {bzipped(t, sound)[:40], "unexpected EOF"},
+		"xz, large":                     {[]byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x28"), "is larger than the limit of 134217728: pack it anew"},
+		"lz4":                           {[]byte("\x04\x22\x4d\x18 and so on"), "its first bytes (04 22 4d 18 20 61 6e 64) are of no compression that is known here: pack it anew with gzip"},
+		"not metadata":                  {[]byte("\x60\x2a\x4d\x18\x00\x00\x00\x00"), "are of no compression"},
+		"gzip, short":                   {packed(t, sound, "gzip")[:60], "unexpected EOF"},
+		"zstd, short":                   {packed(t, sound, "zstd")[:60], "unexpected EOF"},
+		"gzip, bad":                     {append([]byte{0x1f, 0x8b}, sound...), "its compression is damaged"},
+		"empty":                         {nil, "is damaged"},
+		"window":                        {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0}, "window size exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want, err := made.DiffID()
@@ -158,11 +169,30 @@ func TestFlattenDamage(t *testing.T) {
 	}
 }
 
+// bzipped compresses with the host's bzip2: the standard library only unpacks.
+func bzipped(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bzip2", "-c")
+	cmd.Stdin = bytes.NewReader(raw)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skip("apt-get install bzip2: ", err)
+	}
+	return out
+}
+
 // packed compresses.
 func packed(t *testing.T, raw []byte, how string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	var w io.WriteCloser = gzip.NewWriter(&b)
+	if how == "xz" {
+		x, err := xz.NewWriter(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = x
+	}
 	if how == "zstd" {
 		z, err := zstd.NewWriter(&b)
 		if err != nil {
