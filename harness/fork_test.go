@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -314,6 +315,34 @@ func TestTemplateKey(t *testing.T) {
 	}
 	if second, err := s.shapeOf(h, plan); err != nil || second.key() == first.key() {
 		t.Errorf("a changed disk leads to the same template (%v)", err)
+	}
+}
+
+// An update of the firmware leads to another template of a machine that boots by
+// UEFI. Its files are this host's, so it is their marks that are looked at.
+func TestTemplateKeyHasFirmware(t *testing.T) {
+	code, vars, err := qemu.Firmware("amd64")
+	if err != nil {
+		t.Skip("needs UEFI: ", err)
+	}
+	h, im := standIn(t, "linux")
+	s := OpenTemplates(TemplateOptions{Dir: t.TempDir()})
+	want, err := markFiles(code, vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := forkPlan(t, im)
+	for _, uefi := range []bool{false, true} {
+		p.Media = &images.Media{Image: im, Cmdline: p.KernelCmdline("amd64"), Disk: im.KernelPath, UEFI: uefi}
+		sh, err := s.shapeOf(h, p)
+		if err != nil || uefi != slices.Equal(sh.Firmware, want) || !uefi && sh.Firmware != nil {
+			t.Errorf("UEFI %v: %+v, %v", uefi, sh.Firmware, err)
+		}
+	}
+	updated := shape{Firmware: slices.Clone(want)}
+	updated.Firmware[0].Inode++
+	if same := (shape{Firmware: want}); updated.key() == same.key() {
+		t.Error("an update leads to the same key")
 	}
 }
 

@@ -84,8 +84,9 @@ type shape struct {
 	Binary    fileMark       `json:"binary"`
 	HostCPU   string         `json:"hostCPU,omitempty"` // under KVM the guest sees it
 	Disks     []string       `json:"disks,omitempty"`
-	CDs       []fileMark     `json:"cds,omitempty"`  // which may be big, and are not read
-	Rung      Rung           `json:"rung,omitempty"` // if one was demanded
+	CDs       []fileMark     `json:"cds,omitempty"`      // which may be big, and are not read
+	Firmware  []fileMark     `json:"firmware,omitempty"` // of UEFI: an update leaves its path as it was
+	Rung      Rung           `json:"rung,omitempty"`     // if one was demanded
 }
 
 // fileMark tells whether a file is still the same without reading it. The time
@@ -107,6 +108,22 @@ func markFile(path string) (fileMark, error) {
 		return fileMark{}, fmt.Errorf("%s: no inode", path)
 	}
 	return fileMark{Path: path, Size: info.Size(), Inode: st.Ino, Changed: time.Unix(st.Ctim.Unix()).UTC()}, nil
+}
+
+// markFiles marks those that have a path.
+func markFiles(paths ...string) ([]fileMark, error) {
+	var all []fileMark
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		mark, err := markFile(path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, mark)
+	}
+	return all, nil
 }
 
 // shapeOf finds the shape of the template that a plan needs.
@@ -149,15 +166,17 @@ func (s *Templates) shapeOf(h Host, p Plan) (shape, error) {
 	if p.Media != nil {
 		sh.Medium = p.Media.Digest
 	}
-	for _, path := range config.CDs {
-		if path == "" {
-			continue
-		}
-		mark, err := markFile(path)
+	if sh.CDs, err = markFiles(config.CDs...); err != nil {
+		return shape{}, err
+	}
+	if config.Boot.UEFI {
+		code, vars, err := qemu.Firmware(h.Arch)
 		if err != nil {
 			return shape{}, err
 		}
-		sh.CDs = append(sh.CDs, mark)
+		if sh.Firmware, err = markFiles(code, vars); err != nil {
+			return shape{}, err
+		}
 	}
 	for _, d := range config.Disks {
 		is, err := s.diskShape(d)
