@@ -22,7 +22,7 @@ import (
 // It reads what docker save, podman save, buildah, skopeo and buildx write: the
 // docker and the OCI form, compressed or not, for one platform or several. A
 // name is needed if the archive's images have none, and replaces the one that
-// it has. Nothing is unpacked onto the host but into a nameless file.
+// it has. Nothing is unpacked onto the host but into a nameless file. The file "-" is standard input.
 func (s *Store) Import(ctx context.Context, file, ref string) ([]string, error) {
 	names, err := s.importFile(ctx, file, ref)
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *Store) Import(ctx context.Context, file, ref string) ([]string, error) 
 }
 
 func (s *Store) importFile(ctx context.Context, file, ref string) (names []string, err error) {
-	f, err := os.Open(file)
+	f, err := openArchive(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,41 @@ func (s *Store) importFile(ctx context.Context, file, ref string) (names []strin
 	}
 	return s.putAll(ctx, found, ref)
 }
+
+// openArchive opens a regular file or standard input. Opening a FIFO would wait
+// for a writer, and nothing ends that wait.
+func openArchive(ctx context.Context, file string) (io.ReadCloser, error) {
+	if file == stdin {
+		return interruptible(ctx, os.Stdin), nil
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: name a file, or pipe the archive in and name %q", file, stdin)
+	}
+	return os.Open(file)
+}
+
+// interruptible is a reader that fails when ctx ends, also while it waits for
+// data. What waits then keeps the source until the process ends.
+func interruptible(ctx context.Context, source io.Reader) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		_, err := io.Copy(w, source)
+		w.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	return closer{r, func() error { stop(); return r.Close() }}
+}
+
+type closer struct {
+	io.Reader
+	close func() error
+}
+
+func (c closer) Close() error { return c.close() }
 
 // putAll stores what an archive held; a reference takes the place of its names.
 func (s *Store) putAll(ctx context.Context, found []importedImage, ref string) (names []string, err error) {

@@ -3,12 +3,16 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -196,5 +200,41 @@ func TestImportRefuses(t *testing.T) {
 		if err != nil || len(index.Manifests) != 0 {
 			t.Errorf("%s: something was stored: %+v, %v", what, index, err)
 		}
+	}
+}
+
+// A FIFO, which would be waited for, is refused; standard input is read, and an
+// interrupt ends the wait for it.
+func TestImportPipe(t *testing.T) {
+	s := open(t)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Import(t.Context(), fifo, ""); err == nil || !strings.Contains(err.Error(), `is not a regular file: name a file, or pipe the archive in and name "-"`) {
+		t.Errorf("got %v", err)
+	}
+	old := os.Stdin
+	defer func() { os.Stdin = old }()
+	archive, err := os.Open(ociArchive(t, "a:1", false, nil, image(t, "amd64", v1.Config{}, layer{file("a", "1")})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	os.Stdin = archive
+	if names, err := s.Import(t.Context(), "-", ""); err != nil || len(names) != 1 || names[0] != "a:1" {
+		t.Errorf("%q, %v", names, err)
+	}
+	silent, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	defer writer.Close()
+	os.Stdin = silent
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Import(ctx, "-", ""); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }

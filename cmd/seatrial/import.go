@@ -13,9 +13,10 @@ func importCommand(o *options) *cobra.Command {
 		Short: "Put images from archives into the local store",
 		Long: `Reads what docker save, podman save, skopeo and buildx write, in the docker or
 the OCI form, compressed or not, and puts the images into the store below the
-cache folder. From there a YAML file uses them by name, without a registry.
+cache folder; "-" is standard input. From there a YAML file uses them by name, without a registry.
 The names are printed.`,
 		Example: `  docker save my/app:1 -o app.tar && seatrial import app.tar
+  docker save my/app:1 | seatrial import -
   seatrial import app.oci.tar --name my/app:1`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
