@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -202,8 +203,8 @@ func sourceDigests(s *Spec) (map[string]string, error) {
 		}
 		digest, err := digestFile(f.Source)
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && f.Optional:
-		case errors.Is(err, fs.ErrNotExist):
+		case missing(err) && f.Optional:
+		case missing(err):
 			wrong = append(wrong, fmt.Errorf("%sthe source of %s does not exist: %s: make it, or add optional: true", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, f.Source))
 		case err != nil:
 			wrong = append(wrong, fmt.Errorf("%scannot read the source of %s: %w", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, err))
@@ -211,6 +212,12 @@ func sourceDigests(s *Spec) (map[string]string, error) {
 		digests[f.Source] = digest
 	}
 	return digests, errors.Join(wrong...)
+}
+
+// missing reports whether an error means that there is no such file; a path that
+// leads through a regular file leads to none either.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 func digestFile(name string) (_ string, err error) {

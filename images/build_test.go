@@ -252,3 +252,16 @@ func TestBundles(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// A source whose path leads through a file is as missing as any other.
+func TestSourceThroughFile(t *testing.T) {
+	file := func(optional string) string {
+		return head + "files: [{path: /a, source: script.sh/a, mode: \"0644\"" + optional + "}]\n"
+	}
+	if _, err := sourceDigests(spec(t, file(", optional: true"))); err != nil {
+		t.Errorf("optional: %v", err)
+	}
+	if _, err := sourceDigests(spec(t, file(""))); err == nil || !strings.Contains(err.Error(), "does not exist: ") {
+		t.Errorf("got %v", err)
+	}
+}

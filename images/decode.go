@@ -256,6 +256,14 @@ func (d *decoder) id(n *yaml.Node, id *ID, path string) {
 		d.problem(path, "must be a number or the name of a container, but is "+describe(n), "")
 		return
 	}
+	if len(n.Value) > 1 && n.Value[0] == '0' && strings.Trim(n.Value, "0123456789") == "" {
+		hint := "write it in decimal without the zero"
+		if octal, err := strconv.ParseUint(n.Value, 8, 32); err == nil {
+			hint = fmt.Sprintf("write %d if it is octal, or the decimal number without the zero", octal)
+		}
+		d.problem(path, fmt.Sprintf("%s begins with a zero, which some take for octal and others do not", n.Value), hint)
+		return
+	}
 	d.scalar(n, reflect.ValueOf(&id.Number).Elem(), path)
 }
 

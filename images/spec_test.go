@@ -62,6 +62,7 @@ func TestSpecErrors(t *testing.T) {
 		"number as string":   {service + "sysctl: {net.ipv4.ip_forward: 1}\n", []string{`services[0].sysctl.net.ipv4.ip_forward: must be a string, but is the number 1; quote it: "1"`}},
 		"string as bool":     {service + "readonly: yes\n", []string{":5:15: services[0].readonly: must be true or false, but is the string yes; write true or false"}},
 		"float as int":       {service + "oomScoreAdj: 1.5\n", []string{":5:18: services[0].oomScoreAdj: must be a whole number, but is the number 1.5"}},
+		"octal uid":          {service + "uid: 0100\n", []string{":5:10: services[0].uid: 0100 begins with a zero, which some take for octal and others do not; write 64 if it is octal"}},
 		"negative uid":       {service + "uid: -1\n", []string{":5:10: services[0].uid: -1 does not fit; write a decimal"}},
 		"octal int":          {service + "gid: 0o17\n", []string{":5:10: services[0].gid: 0o17 does not fit"}},
 		"string as list":     {service + "command: /bin/sh\n", []string{":5:14: services[0].command: must be a list, but is the string /bin/sh; write it as [a, b]"}},
