@@ -2,6 +2,7 @@ package images
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ func (s *Spec) Lint(arch string) []Problem {
 
 // text applies the rules that need no image.
 func (l *linter) text() {
-	for _, rule := range []func(){l.console, l.files, l.runtimeConfig, l.containers} {
+	for _, rule := range []func(){l.console, l.files, l.sources, l.runtimeConfig, l.containers} {
 		rule()
 	}
 }
@@ -136,13 +137,50 @@ func closed(f File) string {
 	return fmt.Sprintf("it becomes %s, and upstream's builder closes a parent that it makes too, for everyone but root: write mode: %q", usual, write)
 }
 
+// sources names files of the host that are not there: the build refuses them.
+func (l *linter) sources() {
+	for i, f := range l.spec.Files {
+		if f.Source == "" {
+			continue
+		}
+		if _, err := os.Stat(f.Source); missing(err) && !f.Optional {
+			l.warn(fmt.Sprintf("files[%d].source", i), fmt.Sprintf("%s does not exist", f.Source), "make it, or add optional: true")
+		}
+	}
+}
+
 // runtimeConfig looks at the options file of containerd if it is in files.
 func (l *linter) runtimeConfig() {
 	for i, f := range l.spec.Files {
-		if path.Clean("/"+f.Path) == boot.RuntimeConfig && f.Contents != nil {
+		switch {
+		case path.Clean("/"+f.Path) != boot.RuntimeConfig:
+		case f.Contents != nil:
 			l.options(fmt.Sprintf("files[%d].contents", i), *f.Contents)
+		case f.Source != "":
+			l.optionsOf(fmt.Sprintf("files[%d].source", i), f.Source)
 		}
 	}
+}
+
+// optionsOf looks at an options file of the host; one that is not there is told
+// by sources.
+func (l *linter) optionsOf(at, source string) {
+	info, err := os.Stat(source)
+	if missing(err) {
+		return
+	}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxYAML) { // a FIFO would block for ever
+		err = fmt.Errorf("%s is not a regular file of at most %d bytes", source, maxYAML)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(source)
+	}
+	if err != nil {
+		l.warn(at, "cannot be read: "+err.Error(), "name a file that you may read")
+		return
+	}
+	l.options(at, string(text))
 }
 
 func (l *linter) options(at, text string) {

@@ -1,6 +1,8 @@
 package images
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -61,5 +63,32 @@ func TestLintDefault(t *testing.T) {
 	}
 	if found := s.Lint("amd64"); len(found) > 0 {
 		t.Errorf("the image that ships: %v", found)
+	}
+}
+
+// Files of the host are looked for, and containerd's options are read from them.
+func TestLintSources(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"bad.toml": "cliOpts = \"\"\n", "good.toml": "cliopts = \"\"\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for entry, want := range map[string]string{
+		"{path: /etc/containerd/runtime-config.toml, mode: \"0644\", source: bad.toml}":  `files[0].source: the key "cliOpts" is ignored; did you mean "cliopts"?`,
+		"{path: /etc/containerd/runtime-config.toml, mode: \"0644\", source: good.toml}": "",
+		"{path: /etc/other.toml, mode: \"0644\", source: bad.toml}":                      "",
+		"{path: /etc/containerd/runtime-config.toml, mode: \"0644\", source: .}":         "is not a regular file",
+		"{path: /etc/containerd/runtime-config.toml, mode: \"0644\", source: gone}":      "gone does not exist; make it, or add optional: true",
+		"{path: /a, mode: \"0644\", source: gone, optional: true}":                       "",
+	} {
+		s, err := ParseSpec(filepath.Join(dir, "x.yml"), []byte(sound+"files:\n  - "+entry+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := s.Lint("amd64")
+		if want == "" && len(found) > 0 || want != "" && (len(found) != 1 || !strings.Contains(found[0].String(), want)) {
+			t.Errorf("%s: got %v, want %q", entry, found, want)
+		}
 	}
 }
