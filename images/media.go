@@ -366,17 +366,60 @@ func export(dir, name string, files []exported) (paths []string, err error) {
 			return nil, err
 		}
 	}
+	if err := targets(dir, name, files); err != nil {
+		return nil, err
+	}
 	for _, f := range files {
 		to := filepath.Join(dir, name+f.suffix)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return nil, err
-		}
 		if err := os.Rename(filepath.Join(tmp, name+f.suffix), to); err != nil {
 			return nil, err
 		}
 		paths = append(paths, to)
 	}
 	return paths, nil
+}
+
+// targets makes sure that every file can get its name before the first does: one
+// that failed in between would leave a new kernel beside an old initramfs.
+func targets(dir, name string, files []exported) error {
+	for _, f := range files {
+		to := filepath.Join(dir, name+f.suffix)
+		if info, err := os.Lstat(to); err == nil && info.IsDir() {
+			return fmt.Errorf("%s is a folder, and a file must get this name: move it away, or choose another folder", to)
+		}
+		if parent := filepath.Dir(to); strings.Contains(f.suffix, "/") {
+			if info, err := os.Stat(parent); err == nil && !info.IsDir() {
+				return fmt.Errorf("%s is a file, and a folder must get this name: move it away, or choose another folder", parent)
+			}
+		}
+	}
+	for _, f := range files {
+		for sub := filepath.Dir(f.suffix); sub != "."; sub = filepath.Dir(sub) {
+			folder := filepath.Join(dir, name+sub)
+			// A TFTP server runs as another user: it must get in, whatever the umask.
+			if err := errors.Join(os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o755)); err != nil {
+				return err
+			}
+		}
+	}
+	return removeStale(dir, name, files)
+}
+
+// removeStale takes away what a netboot folder has of an earlier build for
+// another architecture; what is not of a build stays.
+func removeStale(dir, name string, files []exported) error {
+	if !slices.ContainsFunc(files, func(f exported) bool { return strings.HasPrefix(f.suffix, "-netboot/") }) {
+		return nil
+	}
+	for _, old := range []string{"boot.ipxe", "boot.efi", "grub/grub.cfg", "kernel", "initrd.img"} {
+		if slices.ContainsFunc(files, func(f exported) bool { return f.suffix == "-netboot/"+old }) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name+"-netboot", old)); err != nil && !missing(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 const exportPrefix = ".seatrial-export-"

@@ -354,6 +354,59 @@ func TestKilledExport(t *testing.T) {
 	}
 }
 
+// A folder in the place of one file keeps all others from being written.
+func TestExportOntoFolder(t *testing.T) {
+	im, out := build(t, t.TempDir(), machine), t.TempDir()
+	if err := os.Mkdir(filepath.Join(out, "m-initrd.img"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.Export(out, "m"); err == nil || !strings.Contains(err.Error(), "m-initrd.img is a folder, and a file must get this name") {
+		t.Errorf("got %v", err)
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if _, err := im.Export(out, "n"); err != nil {
+		t.Error(err)
+	}
+}
+
+// The folder for TFTP can be entered by all and has nothing of a build for
+// another architecture; what is the user's own stays.
+func TestExportNetboot(t *testing.T) {
+	out := t.TempDir()
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	folder := filepath.Join(out, "m-netboot")
+	for _, arch := range []string{"amd64", "arm64", "amd64"} {
+		b := &Builder{Source: stockFor(t, arch), Arch: arch, Dir: t.TempDir()}
+		im, err := b.Build(t.Context(), spec(t, machine))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := b.Media(t.Context(), im, Netboot, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Export(out, "m"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "mine"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{"boot.ipxe": arch == "amd64", "boot.efi": arch == "arm64", "grub/grub.cfg": arch == "arm64", "mine": true} {
+			if _, err := os.Stat(filepath.Join(folder, name)); (err == nil) != want {
+				t.Errorf("%s: %s: %v", arch, name, err)
+			}
+		}
+		for _, dir := range []string{folder, filepath.Join(folder, "grub")} {
+			if info, err := os.Stat(dir); err == nil && info.Mode().Perm() != 0o755 || err != nil && dir == folder {
+				t.Errorf("%s: %v", dir, err)
+			}
+		}
+	}
+}
+
 // archived reads a tar archive, entry by entry.
 func archived(t *testing.T, path string) iter.Seq2[*tar.Header, string] {
 	t.Helper()
