@@ -22,7 +22,7 @@ type finding struct {
 }
 
 func lintCommand(o *options) *cobra.Command {
-	var asJSON bool
+	var asJSON, merged bool
 	cmd := &cobra.Command{
 		Use:   "lint [image.yml...]",
 		Short: "Check YAML files without building: every problem, with its place and a remedy",
@@ -31,17 +31,19 @@ FILE:LINE:COLUMN: what is wrong; what to do. It also looks into the images that
 are in the local store: for modules that a machine needs, for the programs that
 start containers, for the places of mounts. Nothing is built or fetched; images
 that are not in the store are named on standard error. Exit status 2 if there
-is any problem.`,
+is any problem. Each file is read alone; with --merged they are one image, as
+build reads several files.`,
 		Example: `  seatrial lint my.yml
-  seatrial lint *.yml --json`,
+  seatrial lint *.yml --json
+  seatrial lint --merged base.yml extra.yml`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yml", "yaml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all := []finding{} // not null in JSON
-			for _, file := range args {
-				found, unseen, err := o.lint(cmd.Context(), file)
+			for _, files := range lintSets(args, merged) {
+				found, unseen, err := o.lint(cmd.Context(), files)
 				if err != nil {
 					return err
 				}
@@ -60,15 +62,27 @@ is any problem.`,
 		},
 	}
 	o.mirrorFlag(cmd.Flags())
+	cmd.Flags().BoolVar(&merged, "merged", false, "check the files as one image, merged from left to right as build does")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the problems as JSON")
 	return cmd
 }
 
-// lint returns what is wrong with a file, or, if it can be built, what in it is
+// lintSets are the files that are read together: all, or each alone.
+func lintSets(args []string, merged bool) (sets [][]string) {
+	if merged {
+		return [][]string{args}
+	}
+	for _, file := range args {
+		sets = append(sets, []string{file})
+	}
+	return sets
+}
+
+// lint returns what is wrong with files that are merged, or, if it can be built, what in it is
 // seldom meant, and which images could not be looked into; the error is for a
 // file or image that cannot be read.
-func (o *options) lint(ctx context.Context, file string) (found []finding, unseen []images.Problem, err error) {
-	spec, err := loadSpec(o.arch, []string{file})
+func (o *options) lint(ctx context.Context, files []string) (found []finding, unseen []images.Problem, err error) {
+	spec, err := loadSpec(o.arch, files)
 	var wrong *images.SpecError
 	var problems []images.Problem
 	switch {
