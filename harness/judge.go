@@ -99,6 +99,9 @@ func (m *Machine) judgeNow(wanted string) *Failure {
 		}
 		return m.judged(classOf(fault.Blame), fault.Title, wanted, &fault)
 	}
+	if file := m.vm.StoppedByFullHost(); file != "" && !asked {
+		return m.judged(reports.Infra, "the host's disk is full, and QEMU has stopped the machine: no room to write "+file+"; free some space there", wanted, nil)
+	}
 	if !m.log.Closed() || asked {
 		return nil
 	}

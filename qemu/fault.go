@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -221,4 +222,27 @@ func (d Disk) throttle() string {
 		return ""
 	}
 	return ",throttling.bps-total=" + strconv.Itoa(d.BytesPerSecond)
+}
+
+// StoppedByFullHost is the file of the disk for whose writes the host had no
+// room; empty: there was none. QEMU has stopped the machine then, and says so on
+// its monitor only (QEMU, qapi/block-core.json, BLOCK_IO_ERROR): to whoever
+// watches the machine it has gone silent.
+func (v *VM) StoppedByFullHost() string {
+	for _, e := range v.qmp.past() {
+		if e.Event != "BLOCK_IO_ERROR" || e.Data["nospace"] != true || e.Data["action"] != "stop" {
+			continue
+		}
+		for i, d := range v.config.Disks {
+			switch {
+			case e.Data["device"] != diskID(i):
+			case d.Snapshot:
+				return fmt.Sprintf("a temporary overlay of %s, in %s", d.Path, os.TempDir())
+			default:
+				return d.Path
+			}
+		}
+		return fmt.Sprintf("drive %v", e.Data["device"])
+	}
+	return ""
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/digitalocean/go-qemu/qmp"
 )
 
 // QEMU takes every fault that a configuration can hold, and every button works.
@@ -191,6 +193,28 @@ func TestVsockIsMissed(t *testing.T) {
 		Config{Vsock: c.cid}.checkVsock(c.device, func(format string, args ...any) { said.WriteString(fmt.Errorf(format, args...).Error()) })
 		if got := said.String(); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%+v: %q, want %q", c, got, want)
+		}
+	}
+}
+
+// QEMU's word that the host has no room for a disk names the disk's file; other
+// errors of disks do not.
+func TestStoppedByFullHost(t *testing.T) {
+	for _, c := range []struct {
+		device, action string
+		full           bool
+		want           string
+	}{
+		{"disk0", "stop", true, "/first"},
+		{"disk1", "stop", true, "a temporary overlay of /second, in " + os.TempDir()},
+		{"other", "stop", true, "drive other"},
+		{"disk0", "report", true, ""}, // the guest was told
+		{"disk0", "stop", false, ""},
+	} {
+		v := &VM{config: Config{Disks: []Disk{{Path: "/first"}, {Path: "/second", Snapshot: true}}}, qmp: &QMP{}}
+		v.qmp.events = []qmp.Event{{Event: "RESUME"}, {Event: "BLOCK_IO_ERROR", Data: map[string]any{"device": c.device, "action": c.action, "nospace": c.full}}}
+		if got := v.StoppedByFullHost(); got != c.want {
+			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }
