@@ -47,7 +47,7 @@ func TestBadInput(t *testing.T) {
 		"unknown flag":       {[]string{"build", "--outptu", "x"}, 2, []string{"unknown flag: --outptu", "--help"}},
 		"too many arguments": {[]string{"run", "a.yml", "b.yml"}, 2, []string{"accepts at most 1 arg"}},
 		"negative limit":     {[]string{"prune", "--limit", "-1"}, 2, []string{"--limit -1: give 0 or more"}},
-		"import of nothing":  {[]string{"import", "none.tar"}, 2, []string{"cannot import none.tar: open none.tar: no such file"}},
+		"import of nothing":  {[]string{"import", "none.tar"}, 2, []string{"cannot import none.tar: stat none.tar: no such file"}},
 		"import of a YAML":   {[]string{"import", "broken.yml"}, 2, []string{"not a sound tar archive"}},
 		"unknown format":     {[]string{"build", "-f", "iso"}, 2, []string{`unknown format "iso"`, "iso-bios +CD for BIOS"}},
 		"no BIOS there":      {[]string{"build", "-f", "iso-bios", "--arch", "arm64"}, 2, []string{"there is no BIOS on arm64, so no iso-bios"}},
