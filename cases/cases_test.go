@@ -97,3 +97,10 @@ func refused(ctx SpecContext, vm *harness.Machine, argv ...string) string {
 	Expect(r.Exit).NotTo(BeZero(), r.String())
 	return r.Stdout + r.Stderr
 }
+
+// awaitLine waits for a line of the console, of the past or to come.
+func awaitLine(ctx SpecContext, vm *harness.Machine, pattern string) {
+	GinkgoHelper()
+	_, err := vm.AwaitLine(ctx, regexp.MustCompile(pattern))
+	Expect(err).NotTo(HaveOccurred())
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"regexp"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -100,8 +99,7 @@ func off(ctx SpecContext, vm *harness.Machine) {
 // ready waits until the machine is up, well or badly.
 func ready(ctx SpecContext, vm *harness.Machine) {
 	GinkgoHelper()
-	_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^init: ready`))
-	Expect(err).NotTo(HaveOccurred())
+	awaitLine(ctx, vm, `^init: ready`)
 }
 
 // update is the next version of an image: other files, one more container.

@@ -98,8 +98,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 	})
 
 	It("starts a service again as its annotation says, and no other", func(ctx SpecContext) {
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^service flaky: exit status 9; started again in 200ms \(restart on-failure\)`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `^service flaky: exit status 9; started again in 200ms \(restart on-failure\)`)
 		Expect(count(vm, `^service flaky: running`)).To(BeNumerically(">=", 2))
 		Expect(vm).To(suite.Print(`^service content: exit status 0\b`))
 		Expect(count(vm, `^service content: running`)).To(Equal(1))
@@ -217,10 +216,8 @@ var _ = Describe("the shipped init", Ordered, func() {
 		}
 		before := web()
 		run(ctx, vm, "@kill", "KILL", pid)
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: ended: signal: killed; its last line: .*; it is started again`))
-		Expect(err).NotTo(HaveOccurred())
-		_, err = vm.AwaitLine(ctx, regexp.MustCompile(`^containerd: started again`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `^containerd: ended: signal: killed; its last line: .*; it is started again`)
+		awaitLine(ctx, vm, `^containerd: started again`)
 		Expect(pidOf(ctx, vm, boot.ContainerdPath)).NotTo(Equal(pid))
 		Expect(web()).To(Equal(before))
 		run(ctx, vm, "service", "restart", "web")
@@ -230,8 +227,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 	It("runs onshutdown while the services live, then ends everything in order", func(ctx SpecContext) {
 		run(ctx, vm, "@kill", "USR2", "1")
 		_, _ = vm.Exec(ctx, "@kill", "TERM", "1") // a second request changes nothing; the agent may have gone
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `reboot: Power down`)
 		inOrder(vm, "init: poweroff: stopping the machine", "script before farewell", "shutdown 000-farewell: from", "web lives: ",
 			"shutdown 000-farewell: exit status 6", "service web: stopped on request")
 		Expect(vm).To(suite.Print(`^web lives: [1-9]`))
@@ -256,8 +252,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		serves(ctx, vm)
 		Expect(vm).NotTo(suite.Print(`^init: power button`))
 		Expect(vm.PowerButton(ctx)).To(Succeed())
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Power down`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `reboot: Power down`)
 		Expect(vm).To(suite.Print(`^init: power button\b`))
 		Expect(vm).To(suite.Print(`^init: poweroff: stopping the machine\b`))
 	}, SpecTimeout(5*time.Minute))
@@ -269,8 +264,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		Expect(vm).To(suite.Print(`^init: containerd: no /usr/bin/containerd in the image; add the containerd image`))
 		Expect(vm).To(suite.Print(`^init: ready after .*no containerd, 1 services not started`))
 		Expect(vm.CtrlAltDel(ctx)).To(Succeed())
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `reboot: Restarting system`)
 		Expect(vm).To(suite.Print(`^init: reboot: stopping the machine\b`))
 		Expect(vm).NotTo(suite.Print(`reboot: Power down`))
 	}, SpecTimeout(5*time.Minute))
@@ -302,8 +296,7 @@ var _ = Describe("the shipped init, asked to end", func() {
 	It("reboots after it has stopped everything", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))
 		_, _ = vm.Exec(ctx, "reboot") // the agent may end before it has answered
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(`reboot: Restarting system`))
-		Expect(err).NotTo(HaveOccurred())
+		awaitLine(ctx, vm, `reboot: Restarting system`)
 		inOrder(vm, "init: reboot: stopping the machine", "service web: stopped on request")
 		e, ok := vm.Console().Milestone(boot.Off)
 		Expect(ok).To(BeTrue())

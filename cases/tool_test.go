@@ -1,7 +1,6 @@
 package cases
 
 import (
-	"regexp"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -14,11 +13,6 @@ import (
 
 var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 	var vm *harness.Machine
-	await := func(ctx SpecContext, line string) {
-		GinkgoHelper()
-		_, err := vm.AwaitLine(ctx, regexp.MustCompile(line))
-		Expect(err).NotTo(HaveOccurred())
-	}
 	tasks := func(ctx SpecContext) string { return run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls") }
 	runs := func(name string) string { return `(?m)^` + name + `\s+\d+\s+RUNNING` }
 	end := func(ctx SpecContext, sig string) {
@@ -33,13 +27,13 @@ var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 
 	It("tells a start that fails once, with its reason", func(ctx SpecContext) {
 		Expect(vm).To(suite.Print(`^service unwired: .*eth9: Link not found`))
-		await(ctx, `^service ends: exit status 255$`)
+		awaitLine(ctx, vm, `^service ends: exit status 255$`)
 		Expect(vm).NotTo(suite.Print(`^service unwired: (exit|running)`))
 		Expect(vm).NotTo(suite.Print(`^service ends: lost`))
 	}, SpecTimeout(2*time.Minute))
 
 	It("tries again to start what fails, less and less often", func(ctx SpecContext) {
-		await(ctx, `^service mover: .*dummy0: Link not found; tried again in 3\.2s`)
+		awaitLine(ctx, vm, `^service mover: .*dummy0: Link not found; tried again in 3\.2s`)
 		for _, pause := range []string{"200ms", "400ms", "800ms", `1\.6s`} {
 			Expect(count(vm, `^service mover: .*; tried again in `+pause+`$`)).To(Equal(1), pause)
 		}
@@ -63,10 +57,10 @@ var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 
 	It("does not forget what it looks after when it is killed", func(ctx SpecContext) {
 		end(ctx, "KILL")
-		await(ctx, `^init: /usr/bin/service system: signal: killed; it is started again`)
+		awaitLine(ctx, vm, `^init: /usr/bin/service system: signal: killed; it is started again`)
 		Eventually(ctx, func() string { return run(ctx, vm, "@ps") }).Should(ContainSubstring(boot.ServicePath))
 		run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "kill", "-s", "KILL", "ever")
-		await(ctx, `^service ever: exit status 137 \(SIGKILL\); started again in 100ms`)
+		awaitLine(ctx, vm, `^service ever: exit status 137 \(SIGKILL\); started again in 100ms`)
 		Eventually(ctx, tasks).Should(MatchRegexp(runs("ever")))
 		Expect(count(vm, `^service ends: exit status 255`)).To(Equal(1))
 
@@ -78,7 +72,7 @@ var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 
 	It("starts again what it stopped when it was told to end and the machine was not", func(ctx SpecContext) {
 		end(ctx, "TERM")
-		await(ctx, `^service ever: stopped on request`)
+		awaitLine(ctx, vm, `^service ever: stopped on request`)
 		Eventually(ctx, tasks, "30s").Should(MatchRegexp(runs("ever")))
 		Expect(tasks(ctx)).NotTo(MatchRegexp(runs("binder"))) // it was stopped before, by name
 		Expect(vm.PowerOff(ctx)).To(Succeed())

@@ -139,10 +139,9 @@ func TestForkLog(t *testing.T) {
 	}
 }
 
-// Ten that ask at once, each as a process of its own would, get one template.
-func TestTemplateIsBuiltOnce(t *testing.T) {
-	h, im := standIn(t, "linux")
-	dir := t.TempDir()
+// tenForks makes ten at once, each as a process of its own would.
+func tenForks(t *testing.T, dir string, h Host, im *images.Image) {
+	t.Helper()
 	var all sync.WaitGroup
 	for range 10 {
 		p := forkPlan(t, im)
@@ -158,6 +157,13 @@ func TestTemplateIsBuiltOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// Ten that ask at once get one template.
+func TestTemplateIsBuiltOnce(t *testing.T) {
+	h, im := standIn(t, "linux")
+	dir := t.TempDir()
+	tenForks(t, dir, h, im)
 	if n := boots(t, h); n != 1 {
 		t.Errorf("%d boots", n)
 	}
@@ -231,21 +237,7 @@ func TestDamagedTemplateInUse(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, first.fork.Template, fileState)); err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
-	for range 10 {
-		p := forkPlan(t, im)
-		all.Go(func() {
-			m, err := OpenTemplates(TemplateOptions{Dir: dir}).Fork(t.Context(), h, p)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if err := m.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
+	tenForks(t, dir, h, im)
 	if n := boots(t, h); n != 2 {
 		t.Errorf("%d boots", n)
 	}

@@ -143,11 +143,21 @@ func (b Bundle) Release(sys System) error {
 			continue
 		}
 		// A remount is not a mount of its own, and a failed Prepare made fewer.
-		if err := sys.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		if err := unmountIfThere(sys, target); err != nil {
 			problems = append(problems, fmt.Errorf("unmount %s: %w", target, err))
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// unmountIfThere takes a mount away. Nothing mounted there, or no such place, is
+// no error.
+func unmountIfThere(sys System, target string) error {
+	err := sys.Unmount(target, unix.MNT_DETACH)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 // Spec is a container's specification. It is read no further than is

@@ -108,8 +108,7 @@ func (b Bundle) bound() []namespace {
 func (b Bundle) UnbindNamespaces(sys System, root string) error {
 	var problems []error
 	for _, ns := range b.bound() {
-		err := sys.Unmount(filepath.Join(root, ns.path), unix.MNT_DETACH)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it was never bound
+		if err := unmountIfThere(sys, filepath.Join(root, ns.path)); err != nil {
 			problems = append(problems, fmt.Errorf("bindNS %s: %w", ns.kind, err))
 		}
 	}

@@ -176,7 +176,7 @@ func (t *tool) start(ctx context.Context, s service) (pid uint32, err error) {
 	}
 	pid, err = t.launch(ctx, s)
 	if err != nil {
-		return 0, errors.Join(err, s.UnbindNamespaces(t.sys, ""), s.Release(t.sys))
+		return 0, errors.Join(err, t.release(s))
 	}
 	return pid, nil
 }
@@ -323,6 +323,11 @@ func (t *tool) remove(ctx context.Context, s service) error {
 	if err != nil {
 		return fmt.Errorf("removing the container: %w", err)
 	}
+	return t.release(s)
+}
+
+// release takes away what a service without a task still has of mounts.
+func (t *tool) release(s service) error {
 	return errors.Join(s.UnbindNamespaces(t.sys, ""), s.Release(t.sys))
 }
 

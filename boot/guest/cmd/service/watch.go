@@ -28,32 +28,26 @@ type watch struct {
 	services map[task.ID]service
 	restarts sync.WaitGroup // under way; all end with ctx
 
-	mu    sync.Mutex
-	seen  map[task.ID]*sight
-	begun map[begun]bool // tasks that were told to run and not yet to have ended
-}
-
-// begun is one task of a service.
-type begun struct {
-	id  task.ID
-	pid uint32
+	mu   sync.Mutex
+	seen map[task.ID]*sight
 }
 
 // sight is what was seen of a service.
 type sight struct {
-	alive   uint32    // pid of the running task, 0: none
-	since   time.Time // when it was told to run
-	over    uint32    // pid of the last task whose end was told
-	code    uint32    // its exit status
+	alive   uint32          // pid of the running task, 0: none
+	since   time.Time       // when it was told to run
+	begun   map[uint32]bool // pids of tasks that were told to run and not yet to have ended
+	over    uint32          // pid of the last task whose end was told
+	code    uint32          // its exit status
 	wait    time.Duration
 	looping bool // it is being started again, by watch.again
 }
 
 func newWatch(ctx context.Context, t *tool, services []service) *watch {
-	w := &watch{ctx: ctx, t: t, services: map[task.ID]service{}, seen: map[task.ID]*sight{}, begun: map[begun]bool{}}
+	w := &watch{ctx: ctx, t: t, services: map[task.ID]service{}, seen: map[task.ID]*sight{}}
 	for _, s := range services {
 		w.services[s.id()] = s
-		w.seen[s.id()] = &sight{over: s.noted("told")}
+		w.seen[s.id()] = &sight{begun: map[uint32]bool{}, over: s.noted("told")}
 	}
 	return w
 }
@@ -132,7 +126,7 @@ func (w *watch) take(e task.Event) {
 func (w *watch) has(id task.ID, pid uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.begun[begun{id, pid}]
+	return w.seen[id].begun[pid]
 }
 
 // look asks containerd how every service is.
@@ -167,7 +161,7 @@ func (w *watch) started(s service, pid uint32) {
 	known := seen.alive == pid || seen.over == pid
 	if !known {
 		seen.alive, seen.since = pid, time.Now()
-		w.begun[begun{s.id(), pid}] = true
+		seen.begun[pid] = true
 	}
 	w.mu.Unlock()
 	if known {
@@ -200,7 +194,7 @@ func (w *watch) ended(s service, pid, code uint32) {
 		return
 	}
 	seen.over, seen.code = pid, code
-	delete(w.begun, begun{s.id(), pid})
+	delete(seen.begun, pid)
 	if seen.alive == pid { // else the next one runs already
 		seen.alive = 0
 	}
