@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -173,7 +174,7 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 	c := qemu.Config{
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
-		Kernel: p.Image.KernelPath, Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
+		Kernel: cmp.Or(p.Image.Vmlinux, p.Image.KernelPath), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
 		Disks: p.Disks, NICs: p.nics(), CDs: p.CDs, Channels: p.Channels, Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
 	if c.MemoryMiB == 0 {

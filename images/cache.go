@@ -163,7 +163,7 @@ func onceIn[T any](ctx context.Context, b *Builder, key string, load func(dir st
 // some sixty images of the size of the one that ships.
 const defaultLimit = 8 << 30
 
-// Prune removes images and media from the cache, those used longest ago first,
+// Prune removes images, unpacked kernels and media from the cache, those used longest ago first,
 // until it holds no more than limit bytes, and returns how many it freed. What
 // anybody uses is left, whatever it takes. Every build does this with
 // Builder.Limit.
@@ -222,7 +222,7 @@ func weigh(dir string) (size int64, last time.Time, err error) {
 			return nil
 		}
 		size += info.Size()
-		if base := filepath.Base(path); base == imageFile || base == mediaFileName {
+		if base := filepath.Base(path); base == imageFile || base == mediaFileName || base == vmlinuxDescription {
 			last = info.ModTime()
 		}
 		return nil

@@ -43,6 +43,9 @@ type Image struct {
 	InitrdPath string `json:"-"`
 	Cmdline    string // as the spec has it
 
+	Vmlinux string `json:"-"` // the kernel unpacked, if [Builder.Unpack] could; a machine enters it instead
+	Packed  string `json:"-"` // why Unpack could not
+
 	Onboot, Onshutdown, Services []string // names of the containers, in order
 
 	Sources map[string]string // image reference -> digest of the image it led to
@@ -53,7 +56,7 @@ type Image struct {
 
 	attributes map[string]attributes // of files, which the initramfs cannot hold
 
-	lease *os.File // keeps the files from being pruned while somebody holds the image
+	lease, vmlinuxLease *os.File // keep the files from being pruned while somebody holds the image
 }
 
 // names of the files of an image in the cache.

@@ -189,11 +189,23 @@ func (o *options) image(ctx context.Context, args []string, d *display) (*images
 	}
 	im, err := o.imageOf(ctx, spec, d)
 	if err == nil {
+		err = o.unpack(ctx, im, d)
+	}
+	if err == nil {
 		if lost := im.Lost(images.KernelInitrd); lost != "" {
 			d.say("note: %s", lost)
 		}
 	}
 	return im, err
+}
+
+// unpack unpacks the kernel of an image that is to be booted.
+func (o *options) unpack(ctx context.Context, im *images.Image, d *display) error {
+	b, err := o.builder(im.Name, d)
+	if err != nil {
+		return err
+	}
+	return remedy(b.Unpack(ctx, im), "--cache")
 }
 
 // imageOf builds the image of a spec, and the components of ours that it names
