@@ -171,14 +171,12 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		return qemu.Config{}, fmt.Errorf("machine %s: %s", p.Name, why)
 	}
 	_, _, serial := p.terminals(h.Arch)
+	memory := cmp.Or(p.MemoryMiB, defaultMemory)
 	c := qemu.Config{
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
-		CPUs: max(p.CPUs, 1), MemoryMiB: p.MemoryMiB,
-		Kernel: cmp.Or(p.Image.Vmlinux, p.Image.KernelPath), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
+		CPUs: max(p.CPUs, 1), MemoryMiB: memory,
+		Kernel: p.Image.KernelFor(memory), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
 		Disks: p.Disks, NICs: p.nics(), CDs: p.CDs, Channels: p.Channels, Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
-	}
-	if c.MemoryMiB == 0 {
-		c.MemoryMiB = defaultMemory
 	}
 	if p.NoInitrd {
 		c.Initrd = ""

@@ -43,8 +43,7 @@ type Image struct {
 	InitrdPath string `json:"-"`
 	Cmdline    string // as the spec has it
 
-	Vmlinux string `json:"-"` // the kernel unpacked, if [Builder.Unpack] could; a machine enters it instead
-	Packed  string `json:"-"` // why Unpack could not
+	Packed string `json:"-"` // why [Builder.Unpack] could not
 
 	Onboot, Onshutdown, Services []string // names of the containers, in order
 
@@ -55,6 +54,8 @@ type Image struct {
 	Seals map[string]seal // of the files in the cache, to notice damage
 
 	attributes map[string]attributes // of files, which the initramfs cannot hold
+
+	vmlinux *vmlinux // the kernel unpacked; nil: nobody asked for it
 
 	lease, vmlinuxLease *os.File // keep the files from being pruned while somebody holds the image
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// Unpack unpacks the kernel of an amd64 image into the cache, for a machine to
-// enter it without the loader that is packed with it, and sets Image.Vmlinux.
+// Unpack unpacks the kernel of an amd64 image into the cache, for machines to
+// enter it without the loader that is packed with it (see [Image.KernelFor]).
 // An emulated processor takes half a second to run that loader. A kernel that
 // cannot be entered so keeps its loader, and Image.Packed says why; so do all
 // on arm64, where kernels come unpacked.
@@ -35,16 +35,34 @@ func (b *Builder) Unpack(ctx context.Context, im *Image) error {
 	if err != nil {
 		return fmt.Errorf("images: cannot unpack the kernel %s: %w", im.KernelPath, explain(err, b.Dir))
 	}
-	im.Vmlinux, im.Packed, im.vmlinuxLease = found.value.path, found.value.Packed, found.file
+	im.vmlinux, im.Packed, im.vmlinuxLease = found.value, found.value.Packed, found.file
 	return nil
 }
+
+// KernelFor is the file that QEMU is to start on a machine with so much memory:
+// the unpacked kernel, if [Builder.Unpack] made one and there is room for it
+// beside the initramfs. QEMU lays that at the end of memory and an ELF file where
+// it says, and does not look whether they meet; the loader of a packed kernel
+// does, and goes elsewhere.
+func (im *Image) KernelFor(memoryMiB int) string {
+	v := im.vmlinux
+	if v == nil || v.path == "" || v.End+im.Seals[initrdFile].Size+firmwareTables > int64(memoryMiB)<<20 {
+		return im.KernelPath
+	}
+	return v.path
+}
+
+// firmwareTables is more than QEMU keeps free at the end of memory for ACPI's
+// tables (hw/i386/pc.c, acpi_data_size: 160 KiB).
+const firmwareTables = 1 << 20
 
 // vmlinux is what is kept of an unpacked kernel beside it.
 type vmlinux struct {
 	Packed string          // why the kernel is not there; empty: it is
+	End    int64           // first physical address behind it
 	Seals  map[string]seal // of the file, to notice damage
 
-	path string
+	path string // empty: it is not there
 }
 
 // names of the files of an unpacked kernel in the cache.
@@ -94,6 +112,9 @@ func makeVmlinux(ctx context.Context, dir, kernel string) error {
 	path := filepath.Join(dir, vmlinuxFile)
 	v := vmlinux{Seals: map[string]seal{}}
 	digest, err := writeVmlinux(ctx, path, kernel)
+	if err == nil {
+		v.End, err = enterable(path)
+	}
 	var packed errPacked
 	switch {
 	case errors.As(err, &packed):
@@ -144,7 +165,7 @@ func writeVmlinux(ctx context.Context, path, kernel string) (digest string, err 
 	if want := binary.LittleEndian.Uint32(end[:]); size != int64(want) {
 		return "", errPacked{fmt.Sprintf("what is packed in it is damaged: %d bytes, not %d", size, want)}
 	}
-	return digest, checkPVH(path)
+	return digest, nil
 }
 
 // maxKernel bounds an unpacked kernel: those of distributions have 30 to 90 MB,
@@ -242,27 +263,44 @@ func unpackedKernel(payload *io.SectionReader) (r io.Reader, err error) {
 // there if the kernel has CONFIG_PVH.
 const pvhEntry = 18
 
-// checkPVH reports whether QEMU can enter an unpacked kernel.
-func checkPVH(path string) error {
+// enterable reports whether QEMU can enter an unpacked kernel, and where in
+// memory it ends.
+func enterable(path string) (end int64, err error) {
 	f, err := elf.Open(path)
 	if err != nil {
-		return errPacked{fmt.Sprintf("what is packed in it is no ELF file: %v", err)}
+		return 0, errPacked{fmt.Sprintf("what is packed in it is no ELF file: %v", err)}
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	if f.Machine != elf.EM_X86_64 {
-		return errPacked{"it is for " + f.Machine.String()}
+		return 0, errPacked{"it is for " + f.Machine.String()}
 	}
+	entered := false
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 {
-			continue
-		}
-		notes := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(notes, 0); err == nil && hasNote(notes, f.ByteOrder, "Xen\x00", pvhEntry) {
-			return nil
+		switch {
+		case p.Type == elf.PT_LOAD && (p.Paddr > maxAddress || p.Memsz > maxAddress):
+			return 0, errPacked{"it is to lie above 4 GiB"}
+		case p.Type == elf.PT_LOAD:
+			end = max(end, int64(p.Paddr+p.Memsz))
+		case p.Type == elf.PT_NOTE && p.Filesz < maxNotes:
+			notes := make([]byte, p.Filesz)
+			if _, err := p.ReadAt(notes, 0); err != nil {
+				return 0, errPacked{fmt.Sprintf("its notes cannot be read: %v", err)}
+			}
+			entered = entered || hasNote(notes, f.ByteOrder, "Xen\x00", pvhEntry)
 		}
 	}
-	return errPacked{"it was built without CONFIG_PVH"}
+	if !entered {
+		return 0, errPacked{"it was built without CONFIG_PVH"}
+	}
+	return end, nil
 }
+
+// Bounds of what an unpacked kernel says of itself: its entry is in 32-bit mode,
+// and its notes are a few hundred bytes.
+const (
+	maxAddress = 1 << 32
+	maxNotes   = 1 << 20
+)
 
 // hasNote looks through notes: each has three words, the sizes of name and
 // description and the type, and then those two, padded to four bytes.

@@ -23,10 +23,11 @@ func elfKernel(t *testing.T, notes []byte) []byte {
 	header := elf.Header64{
 		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
 		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 2,
 	}
-	prog := elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 120, Filesz: uint64(len(notes)), Memsz: uint64(len(notes)), Align: 4}
-	for _, part := range []any{header, prog, notes, bytes.Repeat([]byte("kernel "), 50_000)} {
+	note := elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 176, Filesz: uint64(len(notes)), Memsz: uint64(len(notes)), Align: 4}
+	load := elf.Prog64{Type: uint32(elf.PT_LOAD), Paddr: 16 << 20, Off: 176, Filesz: uint64(len(notes)), Memsz: 48 << 20}
+	for _, part := range []any{header, note, load, notes, bytes.Repeat([]byte("kernel "), 50_000)} {
 		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
 			t.Fatal(err)
 		}
@@ -107,14 +108,14 @@ func TestUnpack(t *testing.T) {
 			im := builtOf(t, bzImage(payload))
 			for _, state := range []string{"new", "kept", "damaged"} {
 				if state == "damaged" {
-					if err := os.WriteFile(im.Vmlinux, []byte("x"), 0o644); err != nil {
+					if err := os.WriteFile(im.KernelFor(1024), []byte("x"), 0o644); err != nil {
 						t.Fatal(err)
 					}
 				}
 				if err := b.Unpack(t.Context(), im); err != nil {
 					t.Fatal(err)
 				}
-				if got, err := os.ReadFile(im.Vmlinux); err != nil || !bytes.Equal(got, kernel) || im.Packed != "" {
+				if got, err := os.ReadFile(im.KernelFor(1024)); err != nil || !bytes.Equal(got, kernel) || im.Packed != "" {
 					t.Fatalf("%s: %d bytes, %v, %q; want the %d of the kernel", state, len(got), err, im.Packed, len(kernel))
 				}
 			}
@@ -154,8 +155,8 @@ func TestUnpackKeepsItPacked(t *testing.T) {
 			b := &Builder{Arch: "amd64", Dir: t.TempDir()}
 			im := builtOf(t, c.kernel)
 			for range 2 { // made, and kept
-				if err := b.Unpack(t.Context(), im); err != nil || im.Vmlinux != "" || !strings.Contains(im.Packed, c.why) {
-					t.Errorf("%q, %q, %v; want it packed because of %q", im.Vmlinux, im.Packed, err, c.why)
+				if err := b.Unpack(t.Context(), im); err != nil || im.KernelFor(1024) != im.KernelPath || !strings.Contains(im.Packed, c.why) {
+					t.Errorf("%q, %q, %v; want it packed because of %q", im.KernelFor(1024), im.Packed, err, c.why)
 				}
 			}
 			if left, _ := filepath.Glob(filepath.Join(b.Dir, "*", vmlinuxFile)); len(left) > 0 {
@@ -183,7 +184,22 @@ func TestUnpackBounds(t *testing.T) {
 func TestUnpackLeavesArm64(t *testing.T) {
 	b := &Builder{Arch: "arm64", Dir: t.TempDir()}
 	im := &Image{Arch: "arm64"}
-	if err := b.Unpack(t.Context(), im); err != nil || im.Vmlinux != "" {
-		t.Errorf("%q, %v", im.Vmlinux, err)
+	if err := b.Unpack(t.Context(), im); err != nil || im.KernelFor(1024) != im.KernelPath {
+		t.Errorf("%q, %v", im.KernelFor(1024), err)
+	}
+}
+
+// The smallest memory for an unpacked kernel holds it, the initramfs behind it
+// and the firmware's tables.
+func TestKernelForSmallMemory(t *testing.T) {
+	im := &Image{KernelPath: "packed", vmlinux: &vmlinux{path: "unpacked", End: 64 << 20}, Seals: map[string]seal{initrdFile: {Size: 50 << 20}}}
+	for memory, want := range map[int]string{1024: "unpacked", 115: "unpacked", 114: "packed", 64: "packed", 0: "packed"} {
+		if got := im.KernelFor(memory); got != want {
+			t.Errorf("%d MiB: %s, want %s", memory, got, want)
+		}
+	}
+	im.vmlinux = nil
+	if got := im.KernelFor(1024); got != "packed" {
+		t.Errorf("nobody unpacked it: %s", got)
 	}
 }

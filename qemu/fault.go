@@ -13,8 +13,8 @@ import (
 
 // DiskError is a fault of a disk: requests of one kind that fail. All of the
 // machine's are counted: those of the firmware, of the boot loader and of the
-// kernel's own first code, which on amd64 reads every disk once (edd=off on the
-// kernel's command line keeps it from that).
+// loader that is packed with a kernel for amd64, which reads every disk once
+// (edd=off on the kernel's command line keeps it from that).
 type DiskError struct {
 	Write bool          // writes fail; otherwise reads
 	After int           // how many succeed before; 0: none

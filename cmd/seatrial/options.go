@@ -205,7 +205,11 @@ func (o *options) unpack(ctx context.Context, im *images.Image, d *display) erro
 	if err != nil {
 		return err
 	}
-	return remedy(b.Unpack(ctx, im), "--cache")
+	err = remedy(b.Unpack(ctx, im), "--cache")
+	if im.Packed != "" {
+		d.say("note: the kernel is started by the loader that is packed with it, which takes longer: %s", im.Packed)
+	}
+	return err
 }
 
 // imageOf builds the image of a spec, and the components of ours that it names
