@@ -14,60 +14,93 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// assembly is one build: from component images to the files of an image.
+// assembly is one build: from component images to the files of an image. What
+// stands in its way is noted, and the rest is put together all the same, so that
+// a build and a lint tell everything at once, and the same.
 type assembly struct {
-	b          *Builder
-	spec       *Spec
-	dir        string // locked, empty, ours
-	components map[string]*component
-	sources    map[string]string // file of the host -> digest
+	b      *Builder
+	spec   *Spec
+	dir    string // locked, empty, ours; of a lint empty
+	faults faults
+
+	components map[string]*component // those that are at hand, see use.key
+	sources    map[string]string     // file of the host -> digest
 
 	spool  *spool
 	ucode  *entry // nil: none
 	root   *tree
-	trees  map[string]*tree  // image digest -> its files
-	shared map[string]string // image digest -> where the first bundle holds its files
+	trees  map[string]*tree     // image digest -> its files, nil if they cannot be had
+	labels map[string]*Settings // image digest -> what its label says, nil if that is wrong
+	made   map[string]Settings  // path of a sound container in the spec -> its settings
+	shared map[string]string    // image digest -> where the first bundle holds its files
+}
+
+func newAssembly(b *Builder, s *Spec) *assembly {
+	return &assembly{
+		b: b, spec: s, faults: faults{decoder: decoder{file: s.at[""].file, at: s.at}}, root: newTree(),
+		components: map[string]*component{}, trees: map[string]*tree{}, labels: map[string]*Settings{}, made: map[string]Settings{}, shared: map[string]string{},
+	}
 }
 
 // run writes the image into the folder.
-func (a *assembly) run(ctx context.Context) (err error) {
+func (a *assembly) run(ctx context.Context) error {
 	start := time.Now()
+	return a.spooled(func() error {
+		kernel, err := a.assemble(ctx)
+		if err = cmpErr(err, a.faults.err()); err != nil {
+			return err
+		}
+		a.b.say("%s: writing the initramfs", a.spec.Name)
+		if err := a.write(ctx, kernel); err != nil {
+			return err
+		}
+		a.b.say("%s: built in %s", a.spec.Name, took(start))
+		return nil
+	})
+}
+
+// judge returns all that is wrong, after something was found to be.
+func (a *assembly) judge(ctx context.Context) error {
+	return a.spooled(func() error {
+		_, err := a.assemble(ctx)
+		return cmpErr(err, a.faults.err())
+	})
+}
+
+// spooled calls f while there is a spool.
+func (a *assembly) spooled(f func() error) (err error) {
 	if a.spool, err = newSpool(a.dir); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.spool.file.Close()) }()
-	a.root = newTree()
+	return f()
+}
+
+// assemble puts the machine's root together and returns its kernel, nil if that
+// is not sound.
+func (a *assembly) assemble(ctx context.Context) (*entry, error) {
 	kernel, err := a.kernel(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, step := range []func(context.Context) error{a.init, a.volumes, a.bundles} {
+	for _, step := range []func(context.Context) error{a.init, a.volumes, a.bundles, a.files} {
 		if err := step(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	a.b.say("%s: writing the initramfs", a.spec.Name)
-	if err := a.write(ctx, kernel); err != nil {
-		return err
-	}
-	a.b.say("%s: built in %s", a.spec.Name, took(start))
-	return nil
+	return kernel, nil
 }
 
 // runOver writes the image that is another one with the spec's files and
 // command line. The contents of files are copied once, from initramfs to
 // initramfs, and never unpacked.
-func (a *assembly) runOver(ctx context.Context, base *Image) (err error) {
+func (a *assembly) runOver(ctx context.Context, base *Image) error {
 	start := time.Now()
-	if a.spool, err = newSpool(a.dir); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.spool.file.Close()) }()
 	root, initrd, err := base.root()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, initrd.Close()) }()
+	defer initrd.Close()
 	a.root = root
 	if n := base.UcodeSize; n > 0 {
 		a.ucode = &entry{inode: &inode{mode: typeFile, data: initrd, size: n}}
@@ -76,31 +109,38 @@ func (a *assembly) runOver(ctx context.Context, base *Image) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, kernel.Close()) }()
+	defer kernel.Close()
 	info, err := kernel.Stat()
 	if err != nil {
 		return err
 	}
-	if err := a.files(ctx); err != nil {
-		return err
-	}
-	if err := a.write(ctx, &entry{inode: &inode{mode: typeFile, data: kernel, size: info.Size()}}); err != nil {
-		return err
-	}
-	a.b.say("%s: files and command line added in %s", a.spec.Name, took(start))
-	return nil
+	return a.spooled(func() error {
+		if err := cmpErr(a.files(ctx), a.faults.err()); err != nil {
+			return err
+		}
+		if err := a.write(ctx, &entry{inode: &inode{mode: typeFile, data: kernel, size: info.Size()}}); err != nil {
+			return err
+		}
+		a.b.say("%s: files and command line added in %s", a.spec.Name, took(start))
+		return nil
+	})
 }
 
-// flatten returns the files of an image; the same image is read once.
-func (a *assembly) flatten(ctx context.Context, ref string) (*tree, error) {
+// flatten returns the files of the image that the value at a path names, nil if
+// they are not to be had. The same image is read once, and its fault told once.
+func (a *assembly) flatten(ctx context.Context, at, ref string) (*tree, error) {
 	c := a.components[ref]
-	if t := a.trees[c.digest]; t != nil {
+	if c == nil {
+		return nil, nil
+	}
+	if t, done := a.trees[c.digest]; done {
 		return t, nil
 	}
 	a.b.say("%s: unpacking %s", a.spec.Name, ref)
 	f, err := flatten(ctx, c.image, a.spool)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
+		a.trees[c.digest] = nil
+		return nil, a.faults.note(ctx, at, fmt.Errorf("image %s: %w", ref, err), "name another image, or make this one anew")
 	}
 	if f.left > 0 {
 		a.b.say("%s: %d extended attributes of %s are left out: they belong to the file system that the image was made on", a.spec.Name, f.left, ref)
@@ -112,53 +152,71 @@ func (a *assembly) flatten(ctx context.Context, ref string) (*tree, error) {
 // kernel finds the kernel in its image and unpacks its modules.
 func (a *assembly) kernel(ctx context.Context) (*entry, error) {
 	k := a.spec.Kernel
-	t, err := a.flatten(ctx, k.Image)
-	if err != nil {
-		return nil, fmt.Errorf("%s%w", a.spec.where("kernel.image"), err)
-	}
-	find := func(key, name, hint string) (*entry, error) {
-		e := t.resolve(name)
-		if e == nil || !e.is(typeFile) {
-			return nil, fmt.Errorf("%simage %s has no file %q: %s", a.spec.where("kernel."+key), k.Image, name, hint)
-		}
-		return e, nil
-	}
-	binary, archive := "kernel", "kernel.tar"
-	if k.Binary != nil {
-		binary = *k.Binary
-	}
-	if k.Tar != nil {
-		archive = *k.Tar
-	}
-	if k.Ucode != "" {
-		if a.ucode, err = find("ucode", k.Ucode, "name the archive of microcode with kernel.ucode, or remove it"); err != nil {
-			return nil, err
-		}
-	}
-	kernel, err := find("binary", binary, "name the kernel's file with kernel.binary")
-	if err != nil || archive == "" || archive == "none" {
-		return kernel, err
-	}
-	modules, err := find("tar", archive, "name the archive of modules with kernel.tar, or write tar: none")
-	if err != nil {
+	t, err := a.flatten(ctx, "kernel.image", k.Image)
+	if t == nil {
 		return nil, err
 	}
-	f := &flattener{tree: a.root, spool: a.spool}
-	if err := f.unpack(cancelled(ctx, io.NewSectionReader(modules.data, 0, modules.size))); err != nil {
-		return nil, fmt.Errorf("%s%s in image %s: %w", a.spec.where("kernel.tar"), archive, k.Image, err)
+	sound := true
+	find := func(key, name, hint string) *entry {
+		e := t.resolve(name)
+		if e == nil || !e.is(typeFile) {
+			a.faults.problem("kernel."+key, fmt.Sprintf("image %s has no file %q", k.Image, name), hint)
+			e, sound = nil, false
+		}
+		return e
+	}
+	if k.Ucode != "" {
+		a.ucode = find("ucode", k.Ucode, "name the archive of microcode with kernel.ucode, or remove it")
+	}
+	kernel := find("binary", k.binary(), "name the kernel's file with kernel.binary")
+	if archive := k.archive(); archive != "" {
+		if modules := find("tar", archive, "name the archive of modules with kernel.tar, or write tar: none"); modules != nil {
+			f := &flattener{tree: a.root, spool: a.spool}
+			if err := f.unpack(cancelled(ctx, io.NewSectionReader(modules.data, 0, modules.size))); err != nil {
+				return nil, a.faults.note(ctx, "kernel.tar", fmt.Errorf("%s in image %s: %w", archive, k.Image, err), "make the archive anew, name another one, or write tar: none")
+			}
+		}
+	}
+	if !sound {
+		return nil, nil
 	}
 	return kernel, nil
+}
+
+// binary is the kernel's file in its image, and archive that of its modules,
+// empty if there is none.
+func (k Kernel) binary() string {
+	if k.Binary != nil {
+		return *k.Binary
+	}
+	return "kernel"
+}
+
+func (k Kernel) archive() string {
+	switch {
+	case k.Tar == nil:
+		return "kernel.tar"
+	case *k.Tar == "none":
+		return ""
+	}
+	return *k.Tar
 }
 
 // init lays the init images over the root, in order.
 func (a *assembly) init(ctx context.Context) error {
 	for i, ref := range a.spec.Init {
-		t, err := a.flatten(ctx, ref)
-		if err == nil {
-			err = a.root.over(t)
-		}
+		at := fmt.Sprintf("init[%d]", i)
+		t, err := a.flatten(ctx, at, ref)
 		if err != nil {
-			return fmt.Errorf("%s%w", a.spec.where(fmt.Sprintf("init[%d]", i)), err)
+			return err
+		}
+		if t == nil {
+			continue
+		}
+		if err := a.root.over(t); err != nil {
+			if err := a.faults.note(ctx, at, fmt.Errorf("image %s: %w", ref, err), "name another image, or put it elsewhere in the order"); err != nil {
+				return err
+			}
 		}
 	}
 	return settleMachine(a.root)
@@ -168,26 +226,36 @@ func (a *assembly) init(ctx context.Context) error {
 func (a *assembly) bundles(ctx context.Context) error {
 	for _, l := range a.spec.lists() {
 		for i, c := range l.items {
-			if err := a.bundle(ctx, bundlePath(l.kind, i, c.Name), c); err != nil {
-				return fmt.Errorf("%s%s %q: %w", a.spec.where(fmt.Sprintf("%s[%d]", l.kind, i)), l.kind, c.Name, err)
+			at := fmt.Sprintf("%s[%d]", l.kind, i)
+			err := a.bundle(ctx, at, bundlePath(l.kind, i, c.Name), c)
+			if err == nil {
+				continue
+			}
+			if err := a.faults.note(ctx, at, fmt.Errorf("%s %q: %w", l.kind, c.Name, err), "name another image, or make this one anew"); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (a *assembly) bundle(ctx context.Context, at string, c Container) error {
+func (a *assembly) bundle(ctx context.Context, at, dir string, c Container) error {
 	img := a.components[c.Image]
-	b, err := newBundle(at, c, img, a.shared[img.digest], names{a.spec.ids(), a.spec.volumes()})
+	if img == nil {
+		return nil
+	}
+	settings, sound := a.settings(at, c, img)
+	t, err := a.flatten(ctx, at+".image", c.Image)
+	if t == nil || !sound {
+		return err
+	}
+	a.made[at] = settings
+	b, err := newBundle(dir, settings, img.config, a.shared[img.digest], a.spec.names())
 	if err != nil {
 		return err
 	}
 	var files *tree
 	if a.shared[img.digest] == "" {
-		t, err := a.flatten(ctx, c.Image)
-		if err != nil {
-			return err
-		}
 		if files, err = containerRoot(t); err != nil {
 			return err
 		}
@@ -210,8 +278,11 @@ func (a *assembly) files(ctx context.Context) error {
 		if err == nil {
 			err = a.file(f)
 		}
-		if err != nil {
-			return fmt.Errorf("%s%w", a.spec.where(fmt.Sprintf("files[%d]", i)), err)
+		if err == nil {
+			continue
+		}
+		if err := a.faults.note(ctx, fmt.Sprintf("files[%d]", i), err, "write it anew"); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -232,22 +303,32 @@ func (a *assembly) file(f File) error {
 // volumes adds what the containers share.
 func (a *assembly) volumes(ctx context.Context) error {
 	for i, v := range a.spec.Volumes {
-		var files *tree
-		var err error
-		switch {
-		case v.Format == "oci":
-			files, err = a.layout(ctx, v)
-		case v.Image != "":
-			files, err = a.flatten(ctx, v.Image)
-		}
-		if err == nil {
+		at := fmt.Sprintf("volumes[%d]", i)
+		files, err := a.volume(ctx, at+".image", v)
+		if err == nil && (files != nil || v.Image == "") {
 			err = v.place(a.root, files)
 		}
-		if err != nil {
-			return fmt.Errorf("%svolume %q: %w", a.spec.where(fmt.Sprintf("volumes[%d]", i)), v.Name, err)
+		if err == nil {
+			continue
+		}
+		if err := a.faults.note(ctx, at, fmt.Errorf("volume %q: %w", v.Name, err), "name another image, or make this one anew"); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// volume is what a volume holds at first; nil for nothing.
+func (a *assembly) volume(ctx context.Context, at string, v Volume) (*tree, error) {
+	if v.Format != "oci" {
+		return a.flatten(ctx, at, v.Image)
+	}
+	for _, arch := range v.architectures(a.b.Arch) {
+		if a.components[use{ref: v.Image, arch: arch}.key(a.b.Arch)] == nil {
+			return nil, nil
+		}
+	}
+	return a.layout(ctx, v)
 }
 
 // write writes kernel, initramfs, command line and what is known of them.

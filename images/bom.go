@@ -85,13 +85,13 @@ func (b *Builder) BOM(ctx context.Context, s *Spec, im *Image) ([]byte, error) {
 }
 
 func (b *Builder) bom(ctx context.Context, s *Spec, im *Image) ([]byte, error) {
-	components, err := b.resolve(ctx, s)
-	if err != nil {
+	a := newAssembly(b, s)
+	if err := cmpErr(a.resolve(ctx, nil), a.faults.err()); err != nil {
 		return nil, err
 	}
 	all := &bill{parts: map[string]cdx.Component{}, needs: map[string][]string{}}
-	for _, key := range slices.Sorted(maps.Keys(components)) {
-		c := components[key]
+	for _, key := range slices.Sorted(maps.Keys(a.components)) {
+		c := a.components[key]
 		if built := im.Sources[key]; c.digest != built {
 			return nil, fmt.Errorf("%s is %s now, but the machine was built of %s: build it again", key, c.digest, cmp.Or(built, "something without it"))
 		}

@@ -45,7 +45,11 @@ type component struct {
 func (b *Builder) Build(ctx context.Context, s *Spec) (*Image, error) {
 	im, err := b.build(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("images: cannot build %s for %s: %w", s.Name, b.Arch, explain(err, b.Dir))
+		gap := " "
+		if wrong := (*SpecError)(nil); errors.As(err, &wrong) && len(wrong.Problems) > 1 {
+			gap = "\n" // each problem is a line
+		}
+		return nil, fmt.Errorf("images: cannot build %s for %s:%s%w", s.Name, b.Arch, gap, explain(err, b.Dir))
 	}
 	im.Name = s.Name // the cache knows contents, not names
 	return im, nil
@@ -55,25 +59,27 @@ func (b *Builder) build(ctx context.Context, s *Spec) (*Image, error) {
 	if !slices.Contains([]string{"amd64", "arm64"}, b.Arch) {
 		return nil, fmt.Errorf("unknown architecture %q: amd64 and arm64 are known", b.Arch)
 	}
-	components, err := b.resolve(ctx, s)
-	if err != nil {
+	a := newAssembly(b, s)
+	if err := errors.Join(a.resolve(ctx, nil), a.readSources(ctx)); err != nil {
 		return nil, err
 	}
-	sources, err := sourceDigests(s)
-	if err != nil {
-		return nil, err
+	if len(a.faults.problems) > 0 {
+		return nil, a.judge(ctx)
 	}
-	key, err := cacheKey(s, b.Arch, components, sources)
+	key, err := cacheKey(s, b.Arch, a.components, a.sources)
 	if err != nil {
 		return nil, err
 	}
 	found, err := onceIn(ctx, b, key, loadImage, func(ctx context.Context, dir string) error {
-		a := &assembly{b: b, spec: s, dir: dir, components: components, sources: sources, trees: map[string]*tree{}, shared: map[string]string{}}
+		a.dir = dir
 		bare := s.bare()
 		if bare == nil {
 			return a.run(ctx)
 		}
 		base, err := b.build(ctx, bare)
+		if wrong := (*SpecError)(nil); errors.As(err, &wrong) {
+			return cmpErr(a.judge(ctx), err) // with what is wrong with the files
+		}
 		if err != nil {
 			return err
 		}
@@ -105,24 +111,29 @@ func (b *Builder) say(format string, args ...any) {
 	}
 }
 
-// resolve finds every image the spec names, each once.
-func (b *Builder) resolve(ctx context.Context, s *Spec) (map[string]*component, error) {
-	found := map[string]*component{}
-	var wrong []error
-	for _, use := range s.references(b.Arch) {
-		key := use.key(b.Arch)
-		if found[key] != nil {
+// resolve finds every image the spec names, each once. Those that the source
+// does not have are told to absent; nil: they are faults.
+func (a *assembly) resolve(ctx context.Context, absent func(use)) error {
+	tried := map[string]bool{}
+	for _, u := range a.spec.references(a.b.Arch) {
+		key := u.key(a.b.Arch)
+		if tried[key] {
 			continue
 		}
-		found[key] = &component{}
-		c, err := b.component(ctx, use.ref, use.arch)
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s%w", s.where(use.path), err))
-			continue
+		tried[key] = true
+		c, err := a.b.component(ctx, u.ref, u.arch)
+		switch {
+		case err == nil:
+			a.components[key] = c
+		case absent != nil && errors.Is(err, ErrNotFound):
+			absent(u)
+		default:
+			if err := a.faults.note(ctx, u.path, err, ""); err != nil {
+				return err
+			}
 		}
-		found[key] = c
 	}
-	return found, errors.Join(wrong...)
+	return nil
 }
 
 func (b *Builder) component(ctx context.Context, ref, arch string) (*component, error) {
@@ -132,14 +143,14 @@ func (b *Builder) component(ctx context.Context, ref, arch string) (*component, 
 	}
 	digest, err := img.Digest()
 	if err != nil {
-		return nil, fmt.Errorf("image %s: cannot read its manifest: %w", ref, err)
+		return nil, advised{fmt.Errorf("image %s: cannot read its manifest: %w", ref, err), getAgain}
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return nil, fmt.Errorf("image %s: cannot read its config: %w", ref, err)
+		return nil, advised{fmt.Errorf("image %s: cannot read its config: %w", ref, err), getAgain}
 	}
 	if config.Architecture != arch {
-		return nil, fmt.Errorf("image %s is for %s, not for %s", ref, config.Architecture, arch)
+		return nil, advisedf("choose an image for "+arch, "image %s is for %s, not for %s", ref, config.Architecture, arch)
 	}
 	return &component{ref: ref, image: img, digest: digest.String(), config: config.Config}, nil
 }
@@ -192,26 +203,28 @@ func (s *Spec) lists() []list {
 	return []list{{"onboot", s.Onboot}, {"onshutdown", s.Onshutdown}, {"services", s.Services}}
 }
 
-// sourceDigests reads the files of the host that the spec names; the result
-// has "" for an optional one that is not there.
-func sourceDigests(s *Spec) (map[string]string, error) {
-	digests := map[string]string{}
-	var wrong []error
-	for i, f := range s.Files {
-		if f.Source == "" || digests[f.Source] != "" {
+// readSources digests the files of the host that the spec names; "" stands for
+// one that is not there.
+func (a *assembly) readSources(ctx context.Context) error {
+	a.sources = map[string]string{}
+	for i, f := range a.spec.Files {
+		if f.Source == "" || a.sources[f.Source] != "" {
 			continue
 		}
 		digest, err := digestFile(f.Source)
-		switch {
-		case missing(err) && f.Optional:
-		case missing(err):
-			wrong = append(wrong, fmt.Errorf("%sthe source of %s does not exist: %s: make it, or add optional: true", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, f.Source))
-		case err != nil:
-			wrong = append(wrong, fmt.Errorf("%scannot read the source of %s: %w", s.where(fmt.Sprintf("files[%d].source", i)), f.Path, err))
+		a.sources[f.Source] = digest
+		if err == nil || missing(err) && f.Optional {
+			continue
 		}
-		digests[f.Source] = digest
+		err, hint := fmt.Errorf("cannot read the source of %s: %w", f.Path, err), "name a file that you may read"
+		if missing(err) {
+			err, hint = fmt.Errorf("the source of %s does not exist: %s", f.Path, f.Source), "make it, or add optional: true"
+		}
+		if err := a.faults.note(ctx, fmt.Sprintf("files[%d].source", i), err, hint); err != nil {
+			return err
+		}
 	}
-	return digests, errors.Join(wrong...)
+	return nil
 }
 
 // missing reports whether an error means that there is no such file; a path that
@@ -226,7 +239,7 @@ func digestFile(name string) (_ string, err error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file: name single files", name)
+		return "", fmt.Errorf("%s is not a regular file", name)
 	}
 	f, err := os.Open(name)
 	if err != nil {

@@ -258,10 +258,10 @@ func TestSourceThroughFile(t *testing.T) {
 	file := func(optional string) string {
 		return head + "files: [{path: /a, source: script.sh/a, mode: \"0644\"" + optional + "}]\n"
 	}
-	if _, err := sourceDigests(spec(t, file(", optional: true"))); err != nil {
-		t.Errorf("optional: %v", err)
-	}
-	if _, err := sourceDigests(spec(t, file(""))); err == nil || !strings.Contains(err.Error(), "does not exist: ") {
-		t.Errorf("got %v", err)
+	for optional, want := range map[string]string{", optional: true": "", "": "the source of /a does not exist: "} {
+		a := newAssembly(&Builder{}, spec(t, file(optional)))
+		if err := cmpErr(a.readSources(t.Context()), a.faults.err()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v", optional, err)
+		}
 	}
 }

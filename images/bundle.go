@@ -6,6 +6,8 @@ import (
 	"os"
 	"path"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/seatrial/seatrial/boot"
 )
 
@@ -28,16 +30,11 @@ func bundlePath(kind string, i int, name string) string {
 	return path.Join(boot.ServicesDir, name)
 }
 
-// newBundle describes the bundle of a container. The files of an image that an
-// earlier bundle holds already are at shared; otherwise shared is empty, and
-// they go into this bundle, to where the result's shared says.
-func newBundle(at string, c Container, img *component, shared string, known names) (*bundle, error) {
-	fromLabel, err := labelSettings(c.Image, img.config)
-	if err != nil {
-		return nil, err
-	}
-	settings := c.over(fromLabel)
-	config, err := ociConfig(settings, img.config, known)
+// newBundle describes the bundle of a container with sound settings. The files
+// of an image that an earlier bundle holds already are at shared; otherwise
+// shared is empty, and they go into this bundle, to where the result's shared says.
+func newBundle(at string, settings Settings, image v1.Config, shared string, known names) (*bundle, error) {
+	config, err := ociConfig(settings, image, known)
 	if err != nil {
 		return nil, err
 	}

@@ -123,22 +123,22 @@ func TestBuildErrors(t *testing.T) {
 		change     func(shelf)
 		want       []string
 	}{
-		"unknown image":     {"amd64", head + "init: [test/none]\n", nil, []string{"machine.yml:2:8: not in the local layout"}},
+		"unknown image":     {"amd64", head + "init: [test/none]\n", nil, []string{"machine.yml:2:8: init[0]: not in the local layout"}},
 		"two unknown":       {"amd64", head + "init: [a]\nservices: [{name: x, image: b}]\n", nil, []string{"machine.yml:2:8: ", "machine.yml:3:29: "}},
-		"wrong arch":        {"arm64", head, nil, []string{"machine.yml:1:17: image test/kernel is for amd64, not for arm64"}},
+		"wrong arch":        {"arm64", head, nil, []string{"machine.yml:1:17: kernel.image: image test/kernel is for amd64, not for arm64; choose an image for arm64"}},
 		"unknown arch":      {"x86_64", head, nil, []string{`unknown architecture "x86_64": amd64 and arm64 are known`}},
-		"missing source":    {"amd64", head + "files:\n  - {path: /a, source: gone}\n", nil, []string{"machine.yml:3:24: the source of /a does not exist: ", "gone: make it, or add optional: true"}},
-		"source is folder":  {"amd64", head + "files:\n  - {path: /a, source: .}\n", nil, []string{"machine.yml:3:24: cannot read the source of /a: ", "is not a regular file"}},
-		"no kernel inside":  {"amd64", "kernel: {image: test/kernel, binary: bzImage}\n", nil, []string{`machine.yml:1:38: image test/kernel has no file "bzImage": name the kernel's file`}},
-		"no modules inside": {"amd64", "kernel: {image: test/web, binary: bin/httpd}\n", nil, []string{`image test/web has no file "kernel.tar": name the archive of modules with kernel.tar, or write tar: none`}},
-		"no command":        {"amd64", head + "services:\n  - {name: x, image: test/init}\n", nil, []string{`machine.yml:3:5: services "x": neither the YAML nor the image has a command`}},
-		"hostname":          {"amd64", service + "hostname: h\n", nil, []string{`hostname "h" needs a namespace of its own: add uts: new`}},
+		"missing source":    {"amd64", head + "files:\n  - {path: /a, source: gone}\n", nil, []string{"machine.yml:3:24: files[0].source: the source of /a does not exist: ", "gone; make it, or add optional: true"}},
+		"source is folder":  {"amd64", head + "files:\n  - {path: /a, source: .}\n", nil, []string{"machine.yml:3:24: files[0].source: cannot read the source of /a: ", "is not a regular file; name a file that you may read"}},
+		"no kernel inside":  {"amd64", "kernel: {image: test/kernel, binary: bzImage}\n", nil, []string{`machine.yml:1:38: kernel.binary: image test/kernel has no file "bzImage"; name the kernel's file`}},
+		"no modules inside": {"amd64", "kernel: {image: test/web, binary: bin/httpd}\n", nil, []string{`image test/web has no file "kernel.tar"; name the archive of modules with kernel.tar, or write tar: none`}},
+		"no command":        {"amd64", head + "services:\n  - {name: x, image: test/init}\n", nil, []string{`machine.yml:3:5: services[0].command: neither the YAML nor the image test/init has one; add one`}},
+		"hostname":          {"amd64", service + "hostname: h\n", nil, []string{`machine.yml:5:15: services[0].hostname: "h" needs a namespace of its own; add uts: new`}},
 		"bad label": {"amd64", service, func(s shelf) {
 			s["test/web"] = image(t, "amd64", v1.Config{Labels: map[string]string{label: `{"bindz": [], "uid": "nobody"}`}})
-		}, []string{`label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`}},
+		}, []string{`machine.yml:4:12: services[0].image: image test/web, label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`}},
 		"hostile layer": {"amd64", service, func(s shelf) {
 			s["test/web"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}}, layer{file("../x", "")})
-		}, []string{"machine.yml:3:5: services \"web\": ", "climbs out of the root"}},
+		}, []string{"machine.yml:4:12: services[0].image: image test/web: layer 1 of 1: ", "climbs out of the root"}},
 		"kernel.tar is none": {"amd64", head, func(s shelf) {
 			s["test/kernel"] = image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", strings.Repeat("no tar", 200))})
 		}, []string{"kernel.tar in image test/kernel: not a sound tar archive"}},

@@ -60,7 +60,8 @@ func (d *decoder) checkNames(s *Spec) {
 	ids, volumes := s.ids(), s.volumes()
 	id := func(at string, id *ID) {
 		if _, err := id.number(ids); err != nil {
-			d.problem(at, err.Error(), "write a number, or the name of a container")
+			text, hint := split(err, "")
+			d.problem(at, text, hint)
 		}
 	}
 	for _, l := range s.lists() {
@@ -73,7 +74,8 @@ func (d *decoder) checkNames(s *Spec) {
 			}
 			c.eachBind(func(key string, m specs.Mount) {
 				if _, err := fromVolume(m, volumes); err != nil {
-					d.problem(at+"."+key, err.Error(), "")
+					text, hint := split(err, "")
+					d.problem(at+"."+key, text, hint)
 				}
 			})
 		}

@@ -216,7 +216,7 @@ func TestMerge(t *testing.T) {
 	if s.Name != "one" || s.Kernel.Image != "k" || s.Kernel.Cmdline != "b" || *s.Kernel.Tar != "" || len(s.Init) != 2 || s.Services[1].Name != "db" {
 		t.Errorf("%+v", s)
 	}
-	if at := s.where("services[1].image"); at != "two.yml:4:23: " {
+	if at := placeOf(s.at, "services[1].image").prefix(); at != "two.yml:4:23: " {
 		t.Errorf("db's image stands at %s", at)
 	}
 	_, err = ParseSpecs(Text{"one.yml", []byte(one)}, Text{"two.yml", []byte(two + "  - {name: web, image: w, readonly: 1}\nvolumes: [{name: v}]\n")}, Text{"three.yml", []byte("srvices: []\n")})

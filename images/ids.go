@@ -1,7 +1,6 @@
 package images
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 )
@@ -41,7 +40,7 @@ func (id *ID) number(ids map[string]uint32) (uint32, error) {
 	}
 	n, ok := ids[id.Name]
 	if !ok {
-		return 0, fmt.Errorf("%q is no container: %s", id.Name, didYouMean(id.Name, slices.Sorted(maps.Keys(ids))))
+		return 0, advisedf("write a number, or a container's name: "+didYouMean(id.Name, slices.Sorted(maps.Keys(ids))), "%q is no container", id.Name)
 	}
 	return n, nil
 }

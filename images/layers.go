@@ -31,6 +31,9 @@ const (
 	maxTarget  = 4096 - 1  // PATH_MAX: the kernel skips longer links
 )
 
+// getAgain is what to do about an image that is not what it says it is.
+const getAgain = "remove the image from the local layout and get it again"
+
 // spool holds the contents of files while an image is built: one file of the
 // host for all of them, so that memory does not grow with the image.
 type spool struct {
@@ -103,7 +106,7 @@ func flatten(ctx context.Context, img v1.Image, s *spool) (*flattener, error) {
 func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err error) {
 	packed, err := l.Compressed()
 	if err != nil {
-		return fmt.Errorf("cannot open it: %w", err)
+		return advised{fmt.Errorf("cannot open it: %w", err), getAgain}
 	}
 	defer func() { err = errors.Join(err, packed.Close()) }()
 	r, err := unpacked(packed)
@@ -121,7 +124,7 @@ func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err er
 		return fmt.Errorf("%d bytes after the end of the archive: %w", n, cmpErr(err, errors.New("too many")))
 	}
 	if got := fmt.Sprintf("%x", sum.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
-		return fmt.Errorf("is damaged: its digest is sha256:%s, the image says %s; remove the image from the local layout and get it again", got, want)
+		return advisedf(getAgain, "is damaged: its digest is sha256:%s, the image says %s", got, want)
 	}
 	return nil
 }
@@ -157,7 +160,7 @@ func unpacked(r io.Reader) (io.ReadCloser, error) {
 		return damaged(unxz(b, head))
 	}
 	if !tarBegins(head) {
-		return nil, fmt.Errorf("not a sound tar archive, and its first bytes (% x) are of no compression that is known here: pack it anew with gzip, zstd, xz, bzip2 or not at all", head[:min(len(head), 8)])
+		return nil, advisedf("pack it anew with gzip, zstd, xz, bzip2 or not at all", "not a sound tar archive, and its first bytes (% x) are of no compression that is known here", head[:min(len(head), 8)])
 	}
 	return io.NopCloser(b), nil
 }
@@ -191,7 +194,7 @@ func tarBegins(head []byte) bool {
 // setting, is held to the limit of zstd. Blocks without data have none.
 func unxz(r io.Reader, head []byte) (io.ReadCloser, error) {
 	if size, known := xzDictionary(head); known && size > maxWindow {
-		return nil, fmt.Errorf("its dictionary of %d bytes is larger than the limit of %d: pack it anew with a smaller one, such as xz -6", size, maxWindow)
+		return nil, advisedf("pack it anew with a smaller one, such as xz -6", "its dictionary of %d bytes is larger than the limit of %d", size, maxWindow)
 	}
 	z, err := xz.NewReader(r)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 func (s *Spec) Lint(arch string) []Problem {
 	l := &linter{spec: s, arch: arch}
 	l.text()
+	l.sources()
 	l.phases(phasesByName(), l.isCalled)
 	sortProblems(l.found)
 	return l.found
@@ -26,7 +27,7 @@ func (s *Spec) Lint(arch string) []Problem {
 
 // text applies the rules that need no image.
 func (l *linter) text() {
-	for _, rule := range []func(){l.console, l.files, l.sources, l.runtimeConfig, l.containers} {
+	for _, rule := range []func(){l.console, l.files, l.runtimeConfig, l.containers} {
 		rule()
 	}
 }

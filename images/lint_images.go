@@ -3,9 +3,9 @@ package images
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -16,31 +16,26 @@ import (
 	"github.com/seatrial/seatrial/boot"
 )
 
-// Lint is [Spec.Lint], and looks into the images for what cannot work: a kernel
-// without the modules that a machine under QEMU needs, images of init without
-// the programs that start containers, a read-only container with a mount that
-// has no place. Nothing is built. An image that the source does not have is
-// told in unseen, with what was not looked at for that; everything else is
-// judged all the same.
+// Lint is [Spec.Lint], and puts the images together as [Builder.Build] does, in
+// memory: it finds what a build would refuse, and what cannot work, such as a
+// kernel without the modules that a machine under QEMU needs, images of init
+// without the programs that start containers, a read-only container with a mount
+// that has no place. An image that the source does not have is told in unseen,
+// with what was not looked at for that; everything else is judged all the same.
 func (b *Builder) Lint(ctx context.Context, s *Spec) (found, unseen []Problem, err error) {
-	spool, err := newSpool("")
-	if err != nil {
-		return nil, nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
-	}
-	defer func() { err = errors.Join(err, spool.file.Close()) }()
-	l := &imageLinter{
-		linter: linter{spec: s, arch: b.Arch},
-		a:      &assembly{b: b, spec: s, components: map[string]*component{}, trees: map[string]*tree{}, spool: spool, root: newTree()},
-	}
+	a := newAssembly(b, s)
+	l := &imageLinter{linter: linter{spec: s, arch: b.Arch}, a: a}
 	l.text()
-	for _, step := range []func(context.Context) error{l.gather, l.kernel, l.init, l.readOnly} {
-		if err := step(ctx); err != nil {
-			return nil, nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, err)
-		}
+	if err = cmpErr(a.resolve(ctx, l.absent), a.readSources(ctx)); err == nil {
+		err = a.spooled(func() error { return l.images(ctx) })
 	}
-	sortProblems(l.found)
+	if err != nil {
+		return nil, nil, fmt.Errorf("images: cannot lint %s: %w", s.Name, explain(err, os.TempDir()))
+	}
+	found = append(l.found, a.faults.problems...)
+	sortProblems(found)
 	sortProblems(l.unseen)
-	return l.found, l.unseen, nil
+	return found, l.unseen, nil
 }
 
 // imageLinter is a linter that has images at hand.
@@ -50,66 +45,59 @@ type imageLinter struct {
 	unseen []Problem
 }
 
-// gather finds the images that are at hand. Volumes are left out: nothing is
-// looked for in them.
-func (l *imageLinter) gather(ctx context.Context) error {
-	told := map[string]bool{}
-	for _, use := range l.spec.references(l.arch) {
-		if strings.HasPrefix(use.path, "volumes[") || l.a.components[use.ref] != nil || told[use.ref] {
-			continue
-		}
-		c, err := l.a.b.component(ctx, use.ref, l.arch)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			told[use.ref] = true
-			l.absent(use)
-		case err != nil:
-			return fmt.Errorf("%s%w", l.spec.where(use.path), err)
-		default:
-			l.a.components[use.ref] = c
-		}
-	}
-	return nil
+// note tells of something that was not looked at.
+func (l *imageLinter) note(at, text, hint string) {
+	d := &decoder{at: l.spec.at, file: l.spec.at[""].file}
+	d.problem(at, text, hint)
+	l.unseen = append(l.unseen, d.problems...)
 }
 
 // absent tells that an image could not be looked into.
 func (l *imageLinter) absent(u use) {
-	missed := "read-only containers were not looked into"
+	missed := "its container was not looked at"
 	switch {
 	case u.path == "kernel.image":
 		missed = "modules were not looked for"
 	case strings.HasPrefix(u.path, "init["):
 		missed = "what starts containers was judged by the names of images"
+	case strings.HasPrefix(u.path, "volumes["):
+		missed = "what the volume holds was not looked at"
 	}
 	get := "seatrial build gets it"
 	if own, ok := strings.CutPrefix(u.ref, Own); ok {
-		get = fmt.Sprintf("seatrial components %s --arch %s makes it", own, l.arch)
+		get = fmt.Sprintf("seatrial components %s --arch %s makes it", own, u.arch)
 	}
-	d := &decoder{at: l.spec.at, file: l.spec.at[""].file}
-	d.problem(u.path, fmt.Sprintf("%s is not in the local store for %s, so %s", u.ref, l.arch, missed), get)
-	l.unseen = append(l.unseen, d.problems...)
+	l.note(u.path, fmt.Sprintf("%s is not in the local store for %s, so %s", u.ref, u.arch, missed), get)
 }
 
-// kernel looks for modules, unless all is built in, which cannot be seen.
-func (l *imageLinter) kernel(ctx context.Context) error {
-	k := l.spec.Kernel
-	if l.a.components[k.Image] == nil || k.Tar != nil && (*k.Tar == "" || *k.Tar == "none") {
-		return nil
-	}
-	if _, err := l.a.kernel(ctx); err != nil {
+// images applies the rules that look into images.
+func (l *imageLinter) images(ctx context.Context) error {
+	kernel, err := l.a.assemble(ctx)
+	if err != nil {
 		return err
 	}
-	return l.modules(l.a.root)
+	if kernel != nil && l.spec.Kernel.archive() != "" {
+		if err := l.modules(l.a.root); err != nil {
+			return err
+		}
+	}
+	l.init()
+	return l.readOnly()
+}
+
+// atHand are the files of an image, nil if they are not.
+func (l *imageLinter) atHand(ref string) *tree {
+	if c := l.a.components[ref]; c != nil {
+		return l.a.trees[c.digest]
+	}
+	return nil
 }
 
 // init looks for the programs that init starts, by the paths where it does.
-func (l *imageLinter) init(ctx context.Context) error {
-	if slices.ContainsFunc(l.spec.Init, func(ref string) bool { return l.a.components[ref] == nil }) {
+func (l *imageLinter) init() {
+	if slices.ContainsFunc(l.spec.Init, func(ref string) bool { return l.atHand(ref) == nil }) {
 		l.phases(phasesByName(), l.isCalled)
-		return nil
-	}
-	if err := l.a.init(ctx); err != nil {
-		return err
+		return
 	}
 	has := func(file string) bool {
 		e := l.a.root.resolve(file)
@@ -120,34 +108,25 @@ func (l *imageLinter) init(ctx context.Context) error {
 	}
 	lacks := "none of the images of init holds "
 	l.phases(phases([]string{boot.RuncPath}, lacks+boot.RuncPath, []string{boot.ContainerdPath}, lacks+boot.ContainerdPath), has)
-	return nil
 }
 
 // readOnly names mounts of read-only containers that have no place. The runtime
 // makes one in an initramfs, which can be written below the containers, and
 // fails on any other root.
-func (l *imageLinter) readOnly(ctx context.Context) error {
+func (l *imageLinter) readOnly() error {
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
-			if err := l.places(ctx, at, c); err != nil {
-				return fmt.Errorf("%s%w", l.spec.where(at), err)
+			if err := l.places(at, c); err != nil {
+				return fmt.Errorf("%s%w", placeOf(l.spec.at, at).prefix(), err)
 			}
 		}
 	}
 	return nil
 }
 
-func (l *imageLinter) places(ctx context.Context, at string, c Container) error {
-	img := l.a.components[c.Image]
-	if img == nil {
-		return nil
-	}
-	fromLabel, err := labelSettings(c.Image, img.config)
-	if err != nil {
-		return err
-	}
-	settings := c.over(fromLabel)
+func (l *imageLinter) places(at string, c Container) error {
+	settings := l.a.made[at] // none if it is not at hand, or not sound
 	if !isTrue(settings.Readonly) {
 		return nil
 	}
@@ -155,11 +134,7 @@ func (l *imageLinter) places(ctx context.Context, at string, c Container) error 
 	if err != nil {
 		return err
 	}
-	t, err := l.a.flatten(ctx, c.Image)
-	if err != nil {
-		return err
-	}
-	files, err := containerRoot(t)
+	files, err := containerRoot(l.atHand(c.Image))
 	if err != nil {
 		return err
 	}

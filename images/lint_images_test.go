@@ -1,9 +1,13 @@
 package images
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -108,7 +112,7 @@ func TestLintUnseen(t *testing.T) {
 	}
 	for i, want := range []string{
 		"/machine.yml:2:19: init[1]: test/runc is not in the local store for amd64, so what starts containers was judged by the names of images; seatrial build gets it",
-		"/machine.yml:5:22: onboot[1].image: seatrial/b is not in the local store for amd64, so read-only containers were not looked into; seatrial components b --arch amd64 makes it",
+		"/machine.yml:5:22: onboot[1].image: seatrial/b is not in the local store for amd64, so its container was not looked at; seatrial components b --arch amd64 makes it",
 	} {
 		if !strings.HasSuffix(unseen[i].String(), want) {
 			t.Errorf("got %s", unseen[i])
@@ -118,9 +122,104 @@ func TestLintUnseen(t *testing.T) {
 	if found, unseen, err = b.Lint(t.Context(), spec(t, text)); err != nil || len(found) != 1 || len(unseen) != 3 || !strings.Contains(unseen[0].String(), "kernel.image: test/kernel is not in") {
 		t.Errorf("%v, %v, %v", found, unseen, err)
 	}
-	// An image that is there and cannot be read is an error.
-	s["test/web"] = swapped{s["test/web"], s["test/init"]}
-	if _, _, err = b.Lint(t.Context(), spec(t, sound+"services: [{name: a, image: test/web, readonly: true}]\n")); err == nil || !strings.Contains(err.Error(), "is damaged") {
-		t.Errorf("got %v", err)
+}
+
+// Faults of every image at once, each with its place; a build refuses the very same.
+func TestFaults(t *testing.T) {
+	s := lintShelf(t)
+	s["test/damaged"] = swapped{s["test/web"], s["test/init"]}
+	s["test/hostile"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}}, layer{file("../x", "")})
+	s["test/notar"] = image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", strings.Repeat("no tar", 200))})
+	for name, text := range map[string]string{
+		"json": `{"net": `, "key": `{"bindz": [], "readonly": "yes"}`, "names": `{"uid": "nobody", "binds": ["vol:/x"]}`,
+		"all": `{"capabilities": ["all"]}`, "host": `{"hostname": "h"}`, "userns": `{"userns": "new", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}`,
+	} {
+		s["label/"+name] = image(t, "amd64", v1.Config{Cmd: []string{"x"}, Labels: map[string]string{label: text}})
+	}
+	const text = `kernel: {image: test/notar, cmdline: console=ttyS0, binary: bzImage}
+init:
+  - test/init
+  - test/damaged
+  - test/runc
+  - test/containerd
+onboot:
+  - {name: a, image: test/damaged}
+  - {name: b, image: test/init}
+services:
+  - name: c
+    image: test/hostile
+  - {name: d, image: test/web, hostname: x}
+  - {name: e, image: test/web, hostname: y}
+  - {name: f, image: test/web, hostname: z, uts: new}
+  - {name: g, image: label/json}
+  - {name: h, image: label/key}
+  - {name: i, image: label/key}
+  - {name: j, image: label/names}
+  - {name: k, image: label/names, uid: k, binds: []}
+  - {name: l, image: label/all, capabilities.add: [CAP_CHOWN]}
+  - {name: m, image: label/all, capabilities: [CAP_CHOWN]}
+  - {name: n, image: label/host}
+  - {name: o, image: label/userns, userns: host}
+  - {name: p, image: test/web, command: []}
+volumes:
+  - {name: v, image: test/damaged}
+files:
+  - {path: /etc/a, source: gone, mode: "0644"}
+`
+	want := []string{
+		`1:9: kernel.tar: kernel.tar in image test/notar: not a sound tar archive: archive/tar: invalid tar header; make the archive anew, name another one, or write tar: none`,
+		`1:61: kernel.binary: image test/notar has no file "bzImage"; name the kernel's file with kernel.binary`,
+		`4:5: init[1]: image test/damaged: layer 1 of 1: is damaged: its digest is sha256:`,
+		`9:5: onboot[1].command: neither the YAML nor the image test/init has one; add one, such as command: [/bin/sh]`,
+		`12:12: services[0].image: image test/hostile: layer 1 of 1: entry "../x": "../x" climbs out of the root; name another image, or make this one anew`,
+		`13:42: services[1].hostname: "x" needs a namespace of its own; add uts: new, or remove the hostname`,
+		`14:42: services[2].hostname: "y" needs a namespace of its own; add uts: new, or remove the hostname`,
+		`16:22: services[4].image: image label/json, label org.mobyproject.config: is not JSON; make the image anew with a label that is`,
+		`17:22: services[5].image: image label/key, label org.mobyproject.config:1:2: unknown key "bindz"; did you mean "binds"?`,
+		`17:22: services[5].image: image label/key, label org.mobyproject.config:1:27: readonly: must be true or false, but is the string yes; write true or false, without quotes`,
+		`19:22: services[7].image: image label/names, label org.mobyproject.config: uid: "nobody" is no container; write a number, or a container's name: known are: a, b, c`,
+		`19:22: services[7].image: image label/names, label org.mobyproject.config: binds[0]: there is no volume "vol"; known are: v`,
+		`21:51: services[9].capabilities.add: makes all, CAP_CHOWN with the label of image label/all, but all and none stand alone; remove it, or write capabilities`,
+		`23:22: services[11].image: image label/host, label org.mobyproject.config: hostname: "h" needs a namespace of its own; add uts: new, or remove the hostname`,
+		`24:44: services[12].userns: is "host" with 1 mappings; a new user namespace needs`,
+		`25:41: services[13].command: neither the YAML nor the image test/web has one`,
+		`29:28: files[0].source: the source of /etc/a does not exist: `,
+	}
+	b := Builder{Source: s, Arch: "amd64", Dir: t.TempDir()}
+	y := spec(t, text)
+	found, unseen, err := b.Lint(t.Context(), y)
+	if err != nil || len(unseen) > 0 {
+		t.Fatalf("%v, %v", unseen, err)
+	}
+	_, err = b.Build(t.Context(), y)
+	var refused *SpecError
+	if !errors.As(err, &refused) {
+		t.Fatalf("built, or %v", err)
+	}
+	if d := cmp.Diff(found, refused.Problems); d != "" {
+		t.Errorf("lint and build differ: %s", d)
+	}
+	for i := range max(len(want), len(found)) {
+		if i >= len(found) || i >= len(want) || !strings.Contains(found[i].String(), "machine.yml:"+want[i]) {
+			t.Errorf("problem %d: want %q in\n%v", i, want[min(i, len(want)-1)], err)
+			break
+		}
+	}
+	onlyImages(t, b.Dir, 0)
+}
+
+// A full disk and the end of patience are no faults of an image.
+func TestFaultsOfTheHost(t *testing.T) {
+	f := &faults{decoder: decoder{at: map[string]place{"init": {"x.yml", 2, 3}}}}
+	if err := f.note(t.Context(), "init[0]", syscall.ENOSPC, ""); !errors.Is(err, syscall.ENOSPC) || f.err() != nil || !strings.HasPrefix(err.Error(), "x.yml:2:3: ") {
+		t.Errorf("got %v, %v", err, f.err())
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.note(over, "init[0]", errors.New("x"), ""); err == nil || f.err() != nil {
+		t.Errorf("got %v, %v", err, f.err())
+	}
+	if err := f.note(t.Context(), "init[0]", ErrNotFound, "get it"); err != nil || !errors.Is(f.err(), ErrNotFound) {
+		t.Errorf("got %v, %v", err, f.err())
 	}
 }

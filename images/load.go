@@ -193,15 +193,3 @@ func hostPath(yaml, source string) (string, error) {
 	}
 	return filepath.Join(filepath.Dir(yaml), source), nil
 }
-
-// where returns "file:line:col: " for the value at a path such as
-// "services[1].image", or as much of it as is known.
-func (s *Spec) where(path string) string {
-	if p, ok := s.at[path]; ok {
-		return fmt.Sprintf("%s:%d:%d: ", p.file, p.line, p.column)
-	}
-	if p := s.at[""]; p.file != "" {
-		return p.file + ": "
-	}
-	return ""
-}

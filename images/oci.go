@@ -16,19 +16,23 @@ type names struct {
 	volumes map[string]Volume
 }
 
+// names are those of the spec.
+func (s *Spec) names() names { return names{s.ids(), s.volumes()} }
+
+// command is what a container runs, and cwd where: what the settings or else the
+// image say.
+func (s Settings) command(image v1.Config) []string {
+	if s.Command != nil {
+		return s.Command
+	}
+	return slices.Concat(image.Entrypoint, image.Cmd)
+}
+
+func (s Settings) cwd(image v1.Config) string { return cmp.Or(str(s.Cwd), image.WorkingDir, "/") }
+
 // ociConfig is the config.json of a container: what the image says, then its
 // label, then the YAML.
 func ociConfig(s Settings, image v1.Config, known names) (*specs.Spec, error) {
-	command := s.Command
-	if command == nil {
-		command = slices.Concat(image.Entrypoint, image.Cmd)
-	}
-	if len(command) == 0 {
-		return nil, fmt.Errorf("neither the YAML nor the image has a command: add one, such as command: [/bin/sh]")
-	}
-	if s.Hostname != nil && *s.Hostname != "" && sharesHost(s.UTS) {
-		return nil, fmt.Errorf("hostname %q needs a namespace of its own: add uts: new, or remove it", *s.Hostname)
-	}
 	env := s.Env
 	if env == nil {
 		env = image.Env
@@ -37,8 +41,7 @@ func ociConfig(s Settings, image v1.Config, known names) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	process.Args, process.Env = command, env
-	process.Cwd = cmp.Or(str(s.Cwd), image.WorkingDir, "/")
+	process.Args, process.Env, process.Cwd = s.command(image), env, s.cwd(image)
 	mounts, err := ociMounts(s, known.volumes)
 	if err != nil {
 		return nil, err

@@ -2,9 +2,12 @@ package images
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Problem is one thing that is wrong with a YAML text, or likely to be.
@@ -18,10 +21,7 @@ type Problem struct {
 
 // String is "file:line:col: field: text; hint".
 func (p Problem) String() string {
-	line := p.File + ": "
-	if p.Line > 0 {
-		line = fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
-	}
+	line := place{p.File, p.Line, p.Column}.prefix()
 	if p.Field != "" {
 		line += p.Field + ": "
 	}
@@ -32,8 +32,12 @@ func (p Problem) String() string {
 	return line
 }
 
-// SpecError is all that is wrong with YAML texts, in the order of their lines.
-type SpecError struct{ Problems []Problem }
+// SpecError is all that is wrong with YAML texts, or with the images that they
+// name, in the order of the texts' lines.
+type SpecError struct {
+	Problems []Problem
+	causes   []error // what problems were made of
+}
 
 // Error returns one line for each problem, see [Problem.String].
 func (e *SpecError) Error() string {
@@ -44,6 +48,60 @@ func (e *SpecError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Unwrap returns the errors that problems were made of, such as [ErrNotFound].
+func (e *SpecError) Unwrap() []error { return e.causes }
+
+// advised is an error with what to do about it, which a Problem has apart.
+type advised struct {
+	error
+	hint string
+}
+
+func advisedf(hint, format string, args ...any) error {
+	return advised{fmt.Errorf(format, args...), hint}
+}
+
+func (a advised) Error() string { return a.error.Error() + "; " + a.hint }
+func (a advised) Unwrap() error { return a.error }
+
+// split is an error's text without the advice in it, and that; what else there
+// is to do if it has none.
+func split(err error, otherwise string) (text, hint string) {
+	var a advised
+	if !errors.As(err, &a) {
+		return err.Error(), otherwise
+	}
+	return strings.Replace(err.Error(), a.Error(), a.error.Error(), 1), a.hint
+}
+
+// faults collects what stands in the way of an image.
+type faults struct {
+	decoder
+	causes []error
+}
+
+// note notes that something failed for what the value at a path asks for. What
+// is no fault of the spec or its images, the end of ctx or a full disk, is
+// returned instead.
+func (f *faults) note(ctx context.Context, path string, err error, hint string) error {
+	for _, host := range []error{ctx.Err(), syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.ENOMEM} {
+		if host != nil && (errors.Is(err, host) || ctx.Err() != nil) {
+			return fmt.Errorf("%s%w", placeOf(f.at, path).prefix(), err)
+		}
+	}
+	text, hint := split(err, hint)
+	f.problem(path, text, hint)
+	f.causes = append(f.causes, err)
+	return nil
+}
+
+func (f *faults) err() error {
+	if len(f.problems) == 0 {
+		return nil
+	}
+	return &SpecError{Problems: f.sorted(), causes: f.causes}
+}
+
 // maxProblems are shown at once; a text with more is not a spec at all.
 const maxProblems = 100
 
@@ -52,15 +110,31 @@ type place struct {
 	line, column int
 }
 
-// problem notes that the value at path is wrong. A path that is not in the
-// text, such as that of a missing key, is placed at what encloses it.
-func (d *decoder) problem(path, text, hint string) {
-	at := d.at[path]
+// prefix is "file:line:col: ", or as much of it as is known.
+func (p place) prefix() string {
+	switch {
+	case p.line > 0:
+		return fmt.Sprintf("%s:%d:%d: ", p.file, p.line, p.column)
+	case p.file != "":
+		return p.file + ": "
+	}
+	return ""
+}
+
+// placeOf is where the value at a path stands. A path that is not in the text,
+// such as that of a missing key, is placed at what encloses it.
+func placeOf(known map[string]place, path string) place {
+	at := known[path]
 	for outer := path; at.line == 0 && outer != ""; {
 		outer = outer[:max(strings.LastIndexAny(outer, ".["), 0)]
-		at = d.at[outer]
+		at = known[outer]
 	}
-	d.misplaced(at, path, text, hint)
+	return at
+}
+
+// problem notes that the value at path is wrong.
+func (d *decoder) problem(path, text, hint string) {
+	d.misplaced(placeOf(d.at, path), path, text, hint)
 }
 
 // misplaced is problem for what has no value, such as a key.
@@ -74,11 +148,16 @@ func (d *decoder) err() error {
 	if len(d.problems) == 0 {
 		return nil
 	}
+	return &SpecError{Problems: d.sorted()}
+}
+
+// sorted is the problems by their lines, and a word about those that were too many.
+func (d *decoder) sorted() []Problem {
 	sortProblems(d.problems)
-	if len(d.problems) >= maxProblems {
-		d.problems = append(d.problems[:maxProblems], Problem{File: d.file, Text: fmt.Sprintf("these are the first %d problems", maxProblems), Hint: "the rest is not shown"})
+	if len(d.problems) < maxProblems {
+		return d.problems
 	}
-	return &SpecError{Problems: d.problems}
+	return append(d.problems[:maxProblems:maxProblems], Problem{File: d.file, Text: fmt.Sprintf("these are the first %d problems", maxProblems), Hint: "the rest is not shown"})
 }
 
 // sortProblems sorts by line within each file; files stay in their order.

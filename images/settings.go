@@ -2,6 +2,7 @@ package images
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path"
@@ -159,18 +160,95 @@ func (v Device) check() error {
 }
 
 // labelSettings are the settings in an image's label, if it has one.
-func labelSettings(ref string, config v1.Config) (Settings, error) {
+func labelSettings(ref string, config v1.Config) (Settings, []Problem) {
 	text := config.Labels[label]
 	if text == "" {
 		return Settings{}, nil
 	}
 	var s Settings
 	d := &decoder{file: "image " + ref + ", label " + label, at: map[string]place{}}
-	if root := d.parse([]byte(text)); root != nil { // JSON is YAML
+	if !json.Valid([]byte(text)) {
+		d.problem("", "is not JSON", "make the image anew with a label that is")
+	} else if root := d.parse([]byte(text)); root != nil { // JSON is YAML
 		d.decodeStruct(root, &s)
 		s.check(d.problem)
 	}
-	return s, d.err()
+	return s, d.sorted()
+}
+
+// settings are what a container is made with: what the label of its image says,
+// and the YAML over that. What is wrong with a label is told once, and false
+// returned for every container that has it.
+func (a *assembly) settings(at string, c Container, img *component) (Settings, bool) {
+	of, done := a.labels[img.digest]
+	if !done {
+		s, wrong := labelSettings(c.Image, img.config)
+		for _, p := range wrong {
+			hint := p.Hint
+			p.Hint = ""
+			a.faults.problem(at+".image", p.String(), hint)
+		}
+		if len(wrong) == 0 {
+			of = &s
+		}
+		a.labels[img.digest] = of
+	}
+	if of == nil {
+		return Settings{}, false
+	}
+	s, before := c.over(*of), len(a.faults.problems)
+	s.checkWhole(c.Image, img.config, a.spec.names(), func(key, text, hint string) {
+		if _, given := a.spec.at[at+"."+key]; !given && of.has(key) {
+			a.faults.problem(at+".image", fmt.Sprintf("image %s, label %s: %s: %s", c.Image, label, key, text), hint)
+			return
+		}
+		a.faults.problem(at+"."+key, text, hint)
+	})
+	return s, len(a.faults.problems) == before
+}
+
+// has reports whether there is a value at a key, such as "binds[0]".
+func (s Settings) has(key string) bool {
+	v := reflect.ValueOf(s)
+	name, _, _ := strings.Cut(key, "[")
+	for _, f := range taggedFields(v.Type()) {
+		if spelled, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); spelled == name {
+			return !v.FieldByIndex(f.Index).IsNil()
+		}
+	}
+	return false
+}
+
+// checkWhole notes what only shows when image, label and YAML are together.
+func (s Settings) checkWhole(ref string, image v1.Config, known names, problem func(key, text, hint string)) {
+	if len(s.command(image)) == 0 {
+		problem("command", fmt.Sprintf("neither the YAML nor the image %s has one", ref), "add one, such as command: [/bin/sh]")
+	}
+	if str(s.Hostname) != "" && sharesHost(s.UTS) {
+		problem("hostname", fmt.Sprintf("%q needs a namespace of its own", *s.Hostname), "add uts: new, or remove the hostname")
+	}
+	if _, err := capabilityList(s.Capabilities); err != nil {
+		problem("capabilities.add", fmt.Sprintf("makes %s with the label of image %s, but all and none stand alone", strings.Join(s.Capabilities, ", "), ref), "remove it, or write capabilities, which replaces the label's")
+	}
+	if n := len(s.UIDMappings) + len(s.GIDMappings); (str(s.Userns) == "new") != (n > 0) {
+		problem("userns", fmt.Sprintf("is %q with %d mappings", cmp.Or(str(s.Userns), "host"), n), "a new user namespace needs uidMappings and gidMappings, and only a new one takes them")
+	}
+	ids := map[string]*ID{"uid": s.UID, "gid": s.GID}
+	for i := range s.AdditionalGids {
+		ids[fmt.Sprintf("additionalGids[%d]", i)] = &s.AdditionalGids[i]
+	}
+	for _, key := range slices.Sorted(maps.Keys(ids)) {
+		if _, err := ids[key].number(known.ids); err != nil {
+			text, hint := split(err, "")
+			problem(key, text, hint)
+		}
+	}
+	s.eachBind(func(key string, m specs.Mount) {
+		if _, err := fromVolume(m, known.volumes); err != nil {
+			text, hint := split(err, "")
+			problem(key, text, hint)
+		}
+	})
 }
 
 // over returns base with the fields that are present in s replaced; lists

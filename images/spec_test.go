@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 const head = "kernel: {image: test/kernel}\n" // line 1
@@ -42,12 +43,12 @@ func TestSpecErrors(t *testing.T) {
 		"device access":      {service + "resources: {devices: [{allow: true, access: rwx}]}\n", []string{`:5:49: services[0].resources.devices[0].access: "rwx" holds more than`}},
 		"metadata":           {head + "files:\n  - {path: /a, metadata: toml}\n", []string{`:3:26: files[0].metadata: "toml" is no format; write yaml or json`}},
 		"metadata twice":     {head + "files:\n  - {path: /a, metadata: yaml, contents: x}\n", []string{":3:5: files[0]: /a is given as contents and metadata"}},
-		"unknown id":         {service + "uid: wbe\n", []string{`:5:10: services[0].uid: "wbe" is no container: did you mean "web"?`}},
-		"unknown file id":    {head + "files:\n  - {path: /a, contents: x, gid: nobody}\n", []string{`:3:34: files[0].gid: "nobody" is no container: known are: `}},
+		"unknown id":         {service + "uid: wbe\n", []string{`:5:10: services[0].uid: "wbe" is no container; write a number, or a container's name: did you mean "web"?`}},
+		"unknown file id":    {head + "files:\n  - {path: /a, contents: x, gid: nobody}\n", []string{`:3:34: files[0].gid: "nobody" is no container; write a number, or a container's name: known are: `}},
 		"id of a wrong type": {service + "gid: [1]\n", []string{":5:10: services[0].gid: must be a number or the name of a container, but is a list"}},
-		"unknown volume":     {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: there is no volume "vol": there are no volumes; a path begins`}},
-		"near volume":        {service + "mounts: [{type: bind, source: dat, destination: /x}]\nvolumes: [{name: data}]\n", []string{`:5:14: services[0].mounts[0]: there is no volume "dat": did you mean "data"?`}},
-		"read-only volume":   {service + "binds: [\"vol:/x\", \"vol:/y:ro\"]\nvolumes: [{name: vol, readonly: true}]\n", []string{`:5:13: services[0].binds[0]: volume vol is read-only, and bound to be written: add :ro`}},
+		"unknown volume":     {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: there is no volume "vol"; add one to volumes; a path begins`}},
+		"near volume":        {service + "mounts: [{type: bind, source: dat, destination: /x}]\nvolumes: [{name: data}]\n", []string{`:5:14: services[0].mounts[0]: there is no volume "dat"; did you mean "data"?`}},
+		"read-only volume":   {service + "binds: [\"vol:/x\", \"vol:/y:ro\"]\nvolumes: [{name: vol, readonly: true}]\n", []string{`:5:13: services[0].binds[0]: volume vol is read-only, and bound to be written; add :ro`}},
 		"bind source":        {service + "binds: [\"a/b:/x\"]\n", []string{`the source of "a/b:/x" is neither an absolute path nor the name of a volume`}},
 		"volume names":       {head + "volumes: [{name: a}, {name: a}, {name: \"A\"}, {}]\n", []string{`:2:29: volumes[1].name: the volume name "a" is already used by volumes[0]`, `:2:40: volumes[2].name: "A" cannot name a volume`, ":2:46: volumes[3].name: is missing"}},
 		"volume formats":     {head + "volumes: [{name: a, format: oci}, {name: b, format: zip}, {name: c, platforms: [linux/amd64]}, {name: d, image: i, format: oci, platforms: [plan9/amd64]}]\n", []string{`volumes[0].image: is missing; format oci needs`, `volumes[1].format: "zip" is no format`, `volumes[2].platforms: has no effect`, `volumes[3].platforms[0]: "plan9/amd64" is not a platform of Linux`}},
@@ -208,7 +209,7 @@ files:
 	if s.Onboot[0].Command != nil || s.Onboot[0].Readonly != nil {
 		t.Error("absent is not the same as empty")
 	}
-	if at := s.where("services[0].pid"); at != "dir/full.yml:23:10: " {
+	if at := placeOf(s.at, "services[0].pid").prefix(); at != "dir/full.yml:23:10: " {
 		t.Errorf("pid stands at %s", at)
 	}
 }
@@ -260,7 +261,7 @@ func FuzzParseSpec(f *testing.F) {
 				if strings.Contains(bundlePath("services", i, c.Name), "..") {
 					t.Errorf("service %q has a bundle elsewhere", c.Name)
 				}
-				if _, err := newBundle("/b", c, &component{}, "", names{s.ids(), s.volumes()}); err != nil && len(c.Command) > 0 && str(c.Hostname) == "" {
+				if _, err := newBundle("/b", c.over(Settings{}), v1.Config{}, "", s.names()); err != nil {
 					t.Errorf("accepted, but has no bundle: %v", err)
 				}
 			}

@@ -108,14 +108,14 @@ func fromVolume(m specs.Mount, volumes map[string]Volume) (specs.Mount, error) {
 	}
 	v, ok := volumes[m.Source]
 	if !ok {
-		hint := "there are no volumes; a path begins with a slash"
+		hint := "add one to volumes; a path begins with a slash"
 		if len(volumes) > 0 {
 			hint = didYouMean(m.Source, slices.Sorted(maps.Keys(volumes)))
 		}
-		return m, fmt.Errorf("there is no volume %q: %s", m.Source, hint)
+		return m, advisedf(hint, "there is no volume %q", m.Source)
 	}
 	if v.Readonly && !slices.Contains(m.Options, "ro") {
-		return m, fmt.Errorf("volume %s is read-only, and bound to be written: add :ro to the bind, or the option ro to the mount", v.Name)
+		return m, advisedf("add :ro to the bind, or the option ro to the mount", "volume %s is read-only, and bound to be written", v.Name)
 	}
 	m.Source = path.Join(boot.VolumesDir, v.Name, "merged")
 	return m, nil

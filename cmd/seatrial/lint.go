@@ -28,9 +28,10 @@ func lintCommand(o *options) *cobra.Command {
 		Short: "Check YAML files without building: every problem, with its place and a remedy",
 		Long: `Reads the files as build would and prints every problem on a line of its own:
 FILE:LINE:COLUMN: what is wrong; what to do. It also looks into the images that
-are in the local store: for modules that a machine needs, for the programs that
-start containers, for the places of mounts. Nothing is built or fetched; images
-that are not in the store are named on standard error. Exit status 2 if there
+are in the local store: for all that build would refuse, for modules that a
+machine needs, for the programs that start containers, for the places of mounts.
+Nothing is kept or fetched; images that are not in the store are named on
+standard error. Exit status 2 if there
 is any problem. Each file is read alone; with --merged they are one image, as
 build reads several files.`,
 		Example: `  seatrial lint my.yml
