@@ -221,7 +221,7 @@ func (l *linter) containers() {
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
-			l.version1(at+".resources", c.Resources)
+			l.version1(c.Resources, func(key, text, hint string) { l.warn(at+"."+key, text, hint) })
 			if c.Runtime == nil {
 				continue
 			}
@@ -234,25 +234,38 @@ func (l *linter) containers() {
 	}
 }
 
-// version1 names limits that only cgroup v1 has; the default is v2.
-func (l *linter) version1(at string, r *Resources) {
-	if v, _ := ParseCmdline(l.spec.Kernel.Cmdline).Value("linuxkit.unified_cgroup_hierarchy"); r == nil || v == "0" {
+// version1 names limits that only cgroup v1 has; the default is v2. What crun
+// does about them is in its cgroup-resources.c (1.8.1); runc passes over them.
+func (l *linter) version1(r *Resources, warn func(key, text, hint string)) {
+	if r == nil || slices.Contains(ParseCmdline(l.spec.Kernel.Cmdline), "linuxkit.unified_cgroup_hierarchy=0") {
 		return
 	}
-	ignored := func(key string, given bool) {
+	const remedy = "remove it, or boot with linuxkit.unified_cgroup_hierarchy=0 where the init honours that"
+	refused := func(key string, given bool) {
 		if given {
-			l.warn(at+"."+key, "has no effect under cgroup v2", "remove it, or boot with linuxkit.unified_cgroup_hierarchy=0 where the init honours that")
+			warn("resources."+key, "is a limit of cgroup v1: under v2 crun refuses to start the container, and runc ignores it", remedy)
 		}
 	}
 	if m := r.Memory; m != nil {
-		ignored("memory.kernel", m.Kernel != nil)
-		ignored("memory.kernelTCP", m.KernelTCP != nil)
-		ignored("memory.swappiness", m.Swappiness != nil)
-		ignored("memory.disableOOMKiller", m.DisableOOMKiller != nil)
+		refused("memory.kernel", m.Kernel != nil)
+		refused("memory.kernelTCP", m.KernelTCP != nil)
+		refused("memory.swappiness", m.Swappiness != nil)
+		refused("memory.disableOOMKiller", isTrue(m.DisableOOMKiller))
+		if m.Swap != nil && *m.Swap > 0 && (m.Limit == nil || *m.Limit > *m.Swap) {
+			warn("resources.memory.swap", "counts memory and swap together: under cgroup v2 no container starts with it unless there is a memory.limit that is not above it", "add or lower memory.limit, or remove the swap")
+		}
 	}
 	if c := r.CPU; c != nil {
-		ignored("cpu.realtimeRuntime", c.RealtimeRuntime != nil)
-		ignored("cpu.realtimePeriod", c.RealtimePeriod != nil)
+		refused("cpu.realtimeRuntime", c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0)
+		refused("cpu.realtimePeriod", c.RealtimePeriod != nil && *c.RealtimePeriod != 0)
 	}
-	ignored("network", r.Network != nil)
+	if b := r.BlockIO; b != nil {
+		refused("blockIO.leafWeight", b.LeafWeight != nil && *b.LeafWeight != 0)
+		for i, w := range b.WeightDevice {
+			if key := fmt.Sprintf("blockIO.weightDevice[%d].leafWeight", i); w.LeafWeight != nil {
+				warn("resources."+key, "has no effect under cgroup v2", remedy)
+			}
+		}
+	}
+	refused("network", r.Network != nil)
 }

@@ -82,6 +82,7 @@ func (l *imageLinter) images(ctx context.Context) error {
 		}
 	}
 	l.init()
+	l.labels()
 	return l.readOnly()
 }
 
@@ -108,6 +109,19 @@ func (l *imageLinter) init() {
 	}
 	lacks := "none of the images of init holds "
 	l.phases(phases([]string{boot.RuncPath}, lacks+boot.RuncPath, []string{boot.ContainerdPath}, lacks+boot.ContainerdPath), has)
+}
+
+// labels applies rules about settings to those that an image's label has.
+func (l *imageLinter) labels() {
+	for _, list := range l.spec.lists() {
+		for i, c := range list.items {
+			if at := fmt.Sprintf("%s[%d]", list.kind, i); c.Resources == nil {
+				l.version1(l.a.made[at].Resources, func(key, text, hint string) {
+					l.warn(at+".image", ofLabel(c.Image, key, text), hint)
+				})
+			}
+		}
+	}
 }
 
 // readOnly names mounts of read-only containers that have no place. The runtime

@@ -23,6 +23,7 @@ func lintShelf(t *testing.T) shelf {
 		"test/web":        image(t, "amd64", v1.Config{Cmd: []string{"/web"}}, layer{program("web", ""), folder("data", 0o755), file("etc/web.conf", "")}),
 		"test/bound": image(t, "amd64", v1.Config{Cmd: []string{"/web"}, Labels: map[string]string{label: `{"readonly": true, "binds": ["/var/x:/gone"]}`}},
 			layer{program("web", "")}),
+		"test/limited": image(t, "amd64", v1.Config{Cmd: []string{"/web"}, Labels: map[string]string{label: `{"resources": {"memory": {"kernel": 1}}}`}}, layer{program("web", "")}),
 	}
 }
 
@@ -67,6 +68,8 @@ func TestLintImages(t *testing.T) {
 		"tmpfs nowhere":      {readonly + "tmpfs: [\"/scratch\"]\n", nil, "services[0].tmpfs[0]: /scratch is not"},
 		"mount nowhere":      {readonly + "mounts: [{type: tmpfs, destination: /scratch}]\n", nil, "services[0].mounts[0]: /scratch is not"},
 		"of the label":       {sound + "services: [{name: web, image: test/bound}]\n", nil, "services[0].image: /gone is not in the image test/bound"},
+		"limit of label":     {sound + "services: [{name: web, image: test/limited}]\n", nil, "services[0].image: image test/limited, label org.mobyproject.config: resources.memory.kernel: is a limit of cgroup v1"},
+		"limit taken away":   {sound + "services: [{name: web, image: test/limited, resources: {}}]\n", nil, ""},
 		"label, writable":    {sound + "services: [{name: web, image: test/bound, readonly: false}]\n", nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,16 @@ func TestLint(t *testing.T) {
 		"table":           {tomlFile + "[a]'\n", "the table [a] is ignored", tomlFile + "'\n"},
 		"wrong key":       {tomlFile + "cliOpts = \"\"'\n", `the key "cliOpts" is ignored; did you mean "cliopts"?`, tomlFile + "'\n"},
 		"mkdir":           {container + "runtime: {mkdir: [/srv/x]}\n", "x.yml:6:23: services[0].runtime.mkdir[0]: /srv/x cannot be made", container + "runtime: {mkdir: [/var/x, y]}\n"},
-		"version 1":       {container + "resources: {memory: {kernelTCP: 1}}\n", "services[0].resources.memory.kernelTCP: has no effect under cgroup v2", container + "resources: {memory: {limit: 1}}\n"},
+		"version 1":       {container + "resources: {memory: {kernelTCP: 1}}\n", "x.yml:6:37: services[0].resources.memory.kernelTCP: is a limit of cgroup v1: under v2 crun refuses to start the container, and runc ignores it; remove it, or boot with", container + "resources: {memory: {limit: 1}}\n"},
+		"version 1 asked": {container + "resources: {memory: {kernel: 1}}\n", "services[0].resources.memory.kernel: is", strings.Replace(container, "console=tty0", "linuxkit.unified_cgroup_hierarchy=0 console=tty0", 1) + "resources: {memory: {kernel: 1}}\n"},
+		"swappiness":      {container + "resources: {memory: {swappiness: 1}}\n", "resources.memory.swappiness: is", container + "resources: {memory: {reservation: 1}}\n"},
+		"OOM killer":      {container + "resources: {memory: {disableOOMKiller: true}}\n", "crun refuses", container + "resources: {memory: {disableOOMKiller: false}}\n"},
+		"realtime":        {container + "resources: {cpu: {realtimePeriod: 1}}\n", "cpu.realtimePeriod: is a limit of cgroup v1", container + "resources: {cpu: {realtimeRuntime: 0, quota: 1}}\n"},
+		"leaf weight":     {container + "resources: {blockio: {leafweight: 1}}\n", "x.yml:6:39: services[0].resources.blockIO.leafWeight: is a limit", container + "resources: {blockio: {weight: 100}}\n"},
+		"device's leaf":   {container + "resources: {blockIO: {weightDevice: [{major: 8, minor: 0, leafWeight: 1}]}}\n", "blockIO.weightDevice[0].leafWeight: has no effect under cgroup v2", container + "resources: {blockIO: {weightDevice: [{major: 8, minor: 0, weight: 1}]}}\n"},
+		"network class":   {container + "resources: {network: {classID: 1}}\n", "resources.network: is a limit", container + "resources: {pids: {limit: 1}}\n"},
+		"swap alone":      {container + "resources: {memory: {swap: 2}}\n", "resources.memory.swap: counts", container + "resources: {memory: {swap: 2, limit: 2}}\n"},
+		"little swap":     {container + "resources: {memory: {swap: 2, limit: 3}}\n", "resources.memory.swap: counts", container + "resources: {memory: {swap: -1}}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lint := func(text string) []Problem {

@@ -199,12 +199,17 @@ func (a *assembly) settings(at string, c Container, img *component) (Settings, b
 	s, before := c.over(*of), len(a.faults.problems)
 	s.checkWhole(c.Image, img.config, a.spec.names(), func(key, text, hint string) {
 		if _, given := a.spec.at[at+"."+key]; !given && of.has(key) {
-			a.faults.problem(at+".image", fmt.Sprintf("image %s, label %s: %s: %s", c.Image, label, key, text), hint)
+			a.faults.problem(at+".image", ofLabel(c.Image, key, text), hint)
 			return
 		}
 		a.faults.problem(at+"."+key, text, hint)
 	})
 	return s, len(a.faults.problems) == before
+}
+
+// ofLabel is what is wrong with the value at a key of an image's label.
+func ofLabel(ref, key, text string) string {
+	return fmt.Sprintf("image %s, label %s: %s: %s", ref, label, key, text)
 }
 
 // has reports whether there is a value at a key, such as "binds[0]".
