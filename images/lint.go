@@ -221,6 +221,7 @@ func (l *linter) containers() {
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
+			l.added(at, c)
 			l.version1(c.Resources, func(key, text, hint string) { l.warn(at+"."+key, text, hint) })
 			if c.Runtime == nil {
 				continue
@@ -230,6 +231,18 @@ func (l *linter) containers() {
 					l.warn(fmt.Sprintf("%s.runtime.mkdir[%d]", at, j), fmt.Sprintf("%s cannot be made: the root is read-only", dir), "add it to files with directory: true, or choose a place below /var or /run")
 				}
 			}
+		}
+	}
+}
+
+// added names lists that add to nothing: the YAML's own list replaces the label's.
+func (l *linter) added(at string, c Container) {
+	for _, a := range []struct {
+		key       string
+		list, add []string
+	}{{"capabilities", c.Capabilities, c.CapabilitiesAdd}, {"binds", c.Binds, c.BindsAdd}} {
+		if a.list != nil && len(a.add) > 0 {
+			l.warn(fmt.Sprintf("%s.%s.add", at, a.key), fmt.Sprintf("is dropped: the %s beside it replace whatever it adds to", a.key), fmt.Sprintf("move its items into %s, or remove %s to add to the label's", a.key, a.key))
 		}
 	}
 }

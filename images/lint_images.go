@@ -76,7 +76,9 @@ func (l *imageLinter) images(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if kernel != nil && l.spec.Kernel.archive() != "" {
+	if l.spec.Kernel.archive() == "" {
+		l.note("kernel.tar", "names no archive of modules, so modules were not looked for", "make sure that overlay, virtio_pci, virtio_blk and virtio_net are built into the kernel")
+	} else if kernel != nil {
 		if err := l.modules(l.a.root); err != nil {
 			return err
 		}

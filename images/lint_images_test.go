@@ -54,7 +54,6 @@ func TestLintImages(t *testing.T) {
 			s["test/kernel"] = moduleKernel(t, append(layer{file("lib/modules/6.1/modules.dep", "a/virtio_pci.ko:")}, allModules()[1:]...))
 		}, "kernel.image: has no module overlay, neither built in"},
 		"no module index":    {sound, func(s shelf) { s["test/kernel"] = moduleKernel(t, layer{file("etc/x", "")}) }, "has no module index"},
-		"all built in":       {strings.Replace(sound, "test/kernel,", "test/kernel, tar: none,", 1), func(s shelf) { s["test/kernel"] = moduleKernel(t, nil) }, ""},
 		"no PID 1":           {sound, func(s shelf) { s["test/init"] = s["test/runc"] }, "init: none of the images holds /init"},
 		"no runc":            {onboot, func(s shelf) { s["test/runc"] = s["test/init"] }, "machine.yml:3:9: onboot: none of the images of init holds /usr/bin/runc; add one, such as seatrial/runc"},
 		"runc":               {onboot, nil, ""},
@@ -124,6 +123,18 @@ func TestLintUnseen(t *testing.T) {
 	delete(s, "test/kernel")
 	if found, unseen, err = b.Lint(t.Context(), spec(t, text)); err != nil || len(found) != 1 || len(unseen) != 3 || !strings.Contains(unseen[0].String(), "kernel.image: test/kernel is not in") {
 		t.Errorf("%v, %v, %v", found, unseen, err)
+	}
+}
+
+// Without an archive of modules nothing is known of them, which is said.
+func TestLintNoArchive(t *testing.T) {
+	s := lintShelf(t)
+	b := Builder{Source: s, Arch: "amd64"}
+	for tar, want := range map[string]string{"none": "kernel.tar: names no archive", `""`: "kernel.tar: names no archive", "kernel.tar": ""} {
+		found, unseen, err := b.Lint(t.Context(), spec(t, strings.Replace(sound, "test/kernel,", "test/kernel, tar: "+tar+",", 1)))
+		if err != nil || len(found) > 0 || len(unseen) > 1 || (len(unseen) == 1) != (want != "") || want != "" && !strings.Contains(unseen[0].String(), "machine.yml:1:35: "+want) {
+			t.Errorf("tar: %s: %v, %v, %v", tar, found, unseen, err)
+		}
 	}
 }
 

@@ -35,6 +35,8 @@ func TestLint(t *testing.T) {
 		"table":           {tomlFile + "[a]'\n", "the table [a] is ignored", tomlFile + "'\n"},
 		"wrong key":       {tomlFile + "cliOpts = \"\"'\n", `the key "cliOpts" is ignored; did you mean "cliopts"?`, tomlFile + "'\n"},
 		"mkdir":           {container + "runtime: {mkdir: [/srv/x]}\n", "x.yml:6:23: services[0].runtime.mkdir[0]: /srv/x cannot be made", container + "runtime: {mkdir: [/var/x, y]}\n"},
+		"dropped bind":    {container + "binds: []\n    binds.add: [\"/a:/b\"]\n", "x.yml:7:16: services[0].binds.add: is dropped: the binds beside it", container + "binds.add: [\"/a:/b\"]\n"},
+		"dropped right":   {container + "capabilities: [CAP_CHOWN]\n    capabilities.add: [CAP_KILL]\n", "x.yml:7:23: services[0].capabilities.add: is dropped: the capabilities beside it", container + "capabilities: [CAP_CHOWN, CAP_KILL]\n    capabilities.add: []\n"},
 		"version 1":       {container + "resources: {memory: {kernelTCP: 1}}\n", "x.yml:6:37: services[0].resources.memory.kernelTCP: is a limit of cgroup v1: under v2 crun refuses to start the container, and runc ignores it; remove it, or boot with", container + "resources: {memory: {limit: 1}}\n"},
 		"version 1 asked": {container + "resources: {memory: {kernel: 1}}\n", "services[0].resources.memory.kernel: is", strings.Replace(container, "console=tty0", "linuxkit.unified_cgroup_hierarchy=0 console=tty0", 1) + "resources: {memory: {kernel: 1}}\n"},
 		"swappiness":      {container + "resources: {memory: {swappiness: 1}}\n", "resources.memory.swappiness: is", container + "resources: {memory: {reservation: 1}}\n"},
