@@ -274,6 +274,11 @@ func containerRoot(t *tree) (*tree, error) {
 // files puts the spec's own files over everything.
 func (a *assembly) files(ctx context.Context) error {
 	for i, f := range a.spec.Files {
+		at := fmt.Sprintf("files[%d]", i)
+		if text, hint := f.obstacle(a.root); text != "" && (f.Source == "" || a.sources[f.Source] != "") {
+			a.faults.problem(at+".path", text, hint)
+			continue
+		}
 		err := ctx.Err()
 		if err == nil {
 			err = a.file(f)
@@ -281,7 +286,7 @@ func (a *assembly) files(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
-		if err := a.faults.note(ctx, fmt.Sprintf("files[%d]", i), err, "write it anew"); err != nil {
+		if err := a.faults.note(ctx, at, err, "write it anew"); err != nil {
 			return err
 		}
 	}

@@ -20,11 +20,18 @@ var containerName = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
 // maxName leaves room for "NNN-" within containerd's limit of 76.
 const maxName = 72
 
+// maxCmdline is COMMAND_LINE_SIZE of x86 and arm64 without the NUL at the end
+// (arch/*/include/*/asm/setup.h).
+const maxCmdline = 2048 - 1
+
 // checkSpec notes what cannot be seen from the type of a value.
 func (d *decoder) checkSpec(s *Spec) {
 	d.reference("kernel.image", s.Kernel.Image, "a machine needs a kernel: name the image that holds it, such as seatrial/kernel")
 	if strings.ContainsAny(s.Kernel.Cmdline, "\r\n") {
 		d.problem("kernel.cmdline", "holds a line break", "write it in one line; the YAML form >- folds lines into one")
+	}
+	if n := len(ParseCmdline(s.Kernel.Cmdline).String()); n > maxCmdline {
+		d.problem("kernel.cmdline", fmt.Sprintf("has %d bytes, and the kernel cuts off what is beyond %d", n, maxCmdline), "shorten it, or move settings into a file of the image")
 	}
 	for i, ref := range s.Init {
 		d.reference(fmt.Sprintf("init[%d]", i), ref, "name an image")
@@ -174,8 +181,24 @@ func (s Settings) check(problem func(key, text, hint string)) {
 		if err := v.check(); err != nil {
 			problem(fmt.Sprintf("devices[%d]", i), err.Error(), "")
 		}
+		if v.Path != "all" && v.Type != "p" {
+			deviceNumber(fmt.Sprintf("devices[%d]", i), v.Major, v.Minor, problem)
+		}
 	}
 	s.checkScalars(problem)
+}
+
+// deviceNumber notes numbers that no device has: the kernel's dev_t has 12 bits
+// for the major and 20 for the minor number (include/linux/kdev_t.h).
+func deviceNumber(at string, major, minor int64, problem func(key, text, hint string)) {
+	for _, n := range []struct {
+		key        string
+		value, max int64
+	}{{"major", major, 1<<12 - 1}, {"minor", minor, 1<<20 - 1}} {
+		if n.value < 0 || n.value > n.max {
+			problem(at+"."+n.key, fmt.Sprintf("%d is out of range", n.value), fmt.Sprintf("0 to %d is what the kernel takes", n.max))
+		}
+	}
 }
 
 func (s Settings) checkScalars(problem func(key, text, hint string)) {
@@ -227,11 +250,13 @@ func (r *Runtime) check(problem func(key, text, hint string)) {
 	}
 	for i, n := range r.Interfaces {
 		at := fmt.Sprintf("runtime.interfaces[%d]", i)
-		switch {
-		case n.Name == "":
+		if n.Name == "" {
 			problem(at+".name", "is missing", "name the interface")
-		case len(n.Name) > maxInterface || strings.ContainsAny(n.Name, "/ "):
-			problem(at+".name", fmt.Sprintf("%q cannot name an interface", n.Name), fmt.Sprintf("%d bytes without blanks and slashes is what the kernel takes", maxInterface))
+		}
+		for key, name := range map[string]string{"name": n.Name, "peer": str(n.Peer)} {
+			if name != "" && !isInterface(name) {
+				problem(at+"."+key, fmt.Sprintf("%q cannot name an interface", name), fmt.Sprintf("the kernel takes 1 to %d bytes without blanks, slashes and colons, and neither . nor ..", maxInterface))
+			}
 		}
 		if str(n.Add) == "veth" && str(n.Peer) == "" {
 			problem(at+".peer", "is missing", "a veth is a pair: name the end that stays outside")
@@ -256,6 +281,11 @@ func (r *Runtime) check(problem func(key, text, hint string)) {
 
 // maxInterface is IFNAMSIZ-1 (include/uapi/linux/if.h).
 const maxInterface = 15
+
+// isInterface is dev_valid_name (net/core/dev.c).
+func isInterface(name string) bool {
+	return name != "" && len(name) <= maxInterface && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r\x00")
+}
 
 // nsPath is a namespace's kind and where it is bound.
 type nsPath struct {

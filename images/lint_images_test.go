@@ -143,6 +143,7 @@ func TestFaults(t *testing.T) {
 	s := lintShelf(t)
 	s["test/damaged"] = swapped{s["test/web"], s["test/init"]}
 	s["test/hostile"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}}, layer{file("../x", "")})
+	s["test/relative"] = image(t, "amd64", v1.Config{Cmd: []string{"x"}, WorkingDir: "a/b"})
 	s["test/notar"] = image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", strings.Repeat("no tar", 200))})
 	for name, text := range map[string]string{
 		"json": `{"net": `, "key": `{"bindz": [], "readonly": "yes"}`, "names": `{"uid": "nobody", "binds": ["vol:/x"]}`,
@@ -175,6 +176,8 @@ services:
   - {name: n, image: label/host}
   - {name: o, image: label/userns, userns: host}
   - {name: p, image: test/web, command: []}
+  - {name: q, image: test/relative}
+  - {name: r, image: test/relative, cwd: /}
 volumes:
   - {name: v, image: test/damaged}
 files:
@@ -197,7 +200,8 @@ files:
 		`23:22: services[11].image: image label/host, label org.mobyproject.config: hostname: "h" needs a namespace of its own; add uts: new, or remove the hostname`,
 		`24:44: services[12].userns: is "host" with 1 mappings; a new user namespace needs`,
 		`25:41: services[13].command: neither the YAML nor the image test/web has one`,
-		`29:28: files[0].source: the source of /etc/a does not exist: `,
+		`26:5: services[14].cwd: is not given, and the working directory "a/b" of image test/relative is not absolute; add cwd`,
+		`31:28: files[0].source: the source of /etc/a does not exist: `,
 	}
 	b := Builder{Source: s, Arch: "amd64", Dir: t.TempDir()}
 	y := spec(t, text)
@@ -220,6 +224,58 @@ files:
 		}
 	}
 	onlyImages(t, b.Dir, 0)
+}
+
+// What files would take away is told, by the build too; what takes nothing away is right.
+func TestFilesInTheWay(t *testing.T) {
+	s := lintShelf(t)
+	s["test/init"] = image(t, "amd64", v1.Config{}, layer{program("sbin/init", "PID 1"), symlink("init", "sbin/init"), folder("etc/empty", 0o755), symlink("bin", "sbin"), file("etc/conf.d/x", "")})
+	const text = sound + `files:
+  - {path: /etc/conf.d, contents: x, mode: "0644"}
+  - {path: /etc/conf.d, symlink: /x}
+  - {path: /etc/empty, contents: x, mode: "0644"}
+  - {path: /sbin/init/x, contents: x, mode: "0644"}
+  - {path: /sbin/init, directory: true, mode: "0755"}
+  - {path: /bin, directory: true, mode: "0755"}
+  - {path: /new, contents: x, mode: "0644"}
+  - {path: /new/x, contents: x, mode: "0644"}
+  - {path: /deep/x, contents: x, mode: "0644"}
+  - {path: /deep, contents: x, mode: "0644"}
+`
+	want := []string{
+		"machine.yml:4:12: files[0].path: /etc/conf.d is a directory with 1 entries, which this would take away; name a file in it",
+		"machine.yml:5:12: files[1].path: /etc/conf.d is a directory",
+		"machine.yml:6:12: files[2].path: /etc/empty is a directory with 0 entries",
+		"machine.yml:7:12: files[3].path: /sbin/init/x cannot lie below /sbin/init, which is no directory; choose",
+		"machine.yml:8:12: files[4].path: /sbin/init is no directory in the images or earlier files; choose",
+		"machine.yml:9:12: files[5].path: /bin is a symbolic link to sbin already",
+		"machine.yml:11:12: files[7].path: /new/x cannot lie below /new",
+		"machine.yml:13:12: files[9].path: /deep is a directory with 1 entries",
+	}
+	b := Builder{Source: s, Arch: "amd64", Dir: t.TempDir()}
+	_, err := b.Build(t.Context(), spec(t, text))
+	var refused *SpecError
+	if !errors.As(err, &refused) || len(refused.Problems) != len(want) {
+		t.Fatalf("got %v", err)
+	}
+	for i, p := range refused.Problems {
+		if !strings.Contains(p.String(), want[i]) {
+			t.Errorf("got %s, want %s", p, want[i])
+		}
+	}
+	right := sound + `files:
+  - {path: /etc/empty, symlink: /x}
+  - {path: /bin/x, contents: x, mode: "0644"}
+  - {path: /sbin, directory: true, mode: "0700"}
+  - {path: /init, contents: x, mode: "0755"}
+  - {path: /etc/conf.d, source: gone, optional: true, mode: "0644"}
+`
+	if found, _, err := b.Lint(t.Context(), spec(t, right)); err != nil || len(found) > 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+	if _, err := b.Build(t.Context(), spec(t, right)); err != nil {
+		t.Error(err)
+	}
 }
 
 // A full disk and the end of patience are no faults of an image.

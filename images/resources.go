@@ -152,6 +152,11 @@ func (r *Resources) check(problem func(key, text, hint string)) {
 		if d.Type != "a" && d.Type != "b" && d.Type != "c" && d.Type != "" {
 			problem(at+".type", quoted(d.Type)+" is none of a, b, c", "write a for all devices, b for block, c for character devices")
 		}
+		for key, n := range map[string]*int64{"major": d.Major, "minor": d.Minor} {
+			if n != nil && *n < -1 {
+				problem(at+"."+key, itoa(int(*n))+" is out of range", "write the number, or leave it out to mean all")
+			}
+		}
 		for _, letter := range d.Access {
 			if letter != 'r' && letter != 'w' && letter != 'm' {
 				problem(at+".access", quoted(d.Access)+" holds more than the letters r, w, m", "write which of read, write and mknod it is about, such as rwm")
@@ -161,6 +166,19 @@ func (r *Resources) check(problem func(key, text, hint string)) {
 	}
 	if m := r.Memory; m != nil && m.Swappiness != nil && *m.Swappiness > 100 {
 		problem("resources.memory.swappiness", "is above 100", "0 to 100 is what the kernel takes")
+	}
+	if b := r.BlockIO; b != nil {
+		for i, w := range b.WeightDevice {
+			deviceNumber("resources.blockIO.weightDevice["+itoa(i)+"]", w.Major, w.Minor, problem)
+		}
+		for key, list := range map[string][]ThrottleDevice{
+			"throttleReadBpsDevice": b.ThrottleReadBpsDevice, "throttleWriteBpsDevice": b.ThrottleWriteBpsDevice,
+			"throttleReadIOPSDevice": b.ThrottleReadIOPSDevice, "throttleWriteIOPSDevice": b.ThrottleWriteIOPSDevice,
+		} {
+			for i, t := range list {
+				deviceNumber("resources.blockIO."+key+"["+itoa(i)+"]", t.Major, t.Minor, problem)
+			}
+		}
 	}
 	for i, h := range r.HugepageLimits {
 		if h.PageSize == "" {

@@ -69,6 +69,32 @@ func settleMachine(t *tree) error {
 	return t.put("dev/null", &inode{mode: typeChar | 0o666, major: 1, minor: 3})
 }
 
+// obstacle tells what a file would take away or cannot lie in, and what to do
+// about that: with upstream the kernel skips one of the two without a word. A
+// symbolic link may take the place of an empty directory.
+func (f File) obstacle(root *tree) (text, hint string) {
+	name, err := cleanName(f.Path)
+	if err != nil || name == "" {
+		return "", "" // told when the spec was read
+	}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if e := root.resolve(dir); e != nil && !e.is(typeDir) {
+			return fmt.Sprintf("/%s cannot lie below /%s, which is no directory", name, dir), "choose another path, or remove the other one"
+		}
+	}
+	have, leads := root.find(name), root.resolve(name)
+	switch {
+	case have == nil:
+	case f.Directory && have.is(typeSymlink) && leads != nil && leads.is(typeDir) && len(leads.children) > 0:
+		return fmt.Sprintf("/%s is a symbolic link to %s already, and a directory would take away the way to what is in there", name, have.target), "remove it, or name what the link leads to"
+	case f.Directory && !have.is(typeDir) && !have.is(typeSymlink):
+		return fmt.Sprintf("/%s is no directory in the images or earlier files", name), "choose another path"
+	case !f.Directory && have.is(typeDir) && (f.Symlink == "" || len(have.children) > 0):
+		return fmt.Sprintf("/%s is a directory with %d entries, which this would take away", name, len(have.children)), "name a file in it, or choose another path"
+	}
+	return "", ""
+}
+
 // place puts an item of files into the machine's root. The source was seen
 // with a digest when the build began; another one now is an error.
 func (f File) place(root *tree, s *spool, digest string, ids map[string]uint32) error {

@@ -232,6 +232,9 @@ func (s Settings) checkWhole(ref string, image v1.Config, known names, problem f
 	if str(s.Hostname) != "" && sharesHost(s.UTS) {
 		problem("hostname", fmt.Sprintf("%q needs a namespace of its own", *s.Hostname), "add uts: new, or remove the hostname")
 	}
+	if dir := s.cwd(image); !path.IsAbs(dir) {
+		problem("cwd", fmt.Sprintf("is not given, and the working directory %q of image %s is not absolute", dir, ref), "add cwd with the path from /")
+	}
 	if _, err := capabilityList(s.Capabilities); err != nil {
 		problem("capabilities.add", fmt.Sprintf("makes %s with the label of image %s, but all and none stand alone", strings.Join(s.Capabilities, ", "), ref), "remove it, or write capabilities, which replaces the label's")
 	}

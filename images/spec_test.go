@@ -31,7 +31,11 @@ func TestSpecErrors(t *testing.T) {
 		"far from any key":   {head + "xylophone: 1\n", []string{`:2:1: unknown key "xylophone"; known are: kernel, init, onboot`}},
 		"wrong case":         {service + "noNewPrivilegs: true\n", []string{`:5:5: services[0]: unknown key "noNewPrivilegs"; did you mean "noNewPrivileges"?`}},
 		"interface name":     {service + "runtime: {interfaces: [{add: dummy}]}\n", []string{":5:28: services[0].runtime.interfaces[0].name: is missing"}},
-		"long interface":     {service + "runtime: {interfaces: [{name: abcdefghijklmnop}]}\n", []string{`interfaces[0].name: "abcdefghijklmnop" cannot name an interface; 15 bytes`}},
+		"long interface":     {service + "runtime: {interfaces: [{name: abcdefghijklmnop}]}\n", []string{`interfaces[0].name: "abcdefghijklmnop" cannot name an interface; the kernel takes 1 to 15 bytes`}},
+		"interface ..":       {service + "runtime: {interfaces: [{name: .., add: veth, peer: a/b}]}\n", []string{`:5:35: services[0].runtime.interfaces[0].name: ".." cannot name`, `interfaces[0].peer: "a/b" cannot name an interface`}},
+		"device numbers":     {service + "devices: [{path: /dev/x, type: c, major: -1, minor: 1048576, mode: \"0600\"}, {path: /dev/y, type: c, major: 4095, minor: 1048575, mode: \"0600\"}, {path: all, type: b, major: -1}]\n", []string{":5:46: services[0].devices[0].major: -1 is out of range; 0 to 4095 is", ":5:57: services[0].devices[0].minor: 1048576 is out of range; 0 to 1048575"}},
+		"limits of devices":  {service + "resources: {devices: [{allow: true, major: -2, minor: -1}], blockIO: {weightDevice: [{major: -8, minor: 0}], throttleReadIOPSDevice: [{major: 8, minor: -1}]}}\n", []string{"resources.devices[0].major: -2 is out of range; write the number, or leave it out", "resources.blockIO.weightDevice[0].major: -8 is", "resources.blockIO.throttleReadIOPSDevice[0].minor: -1 is"}},
+		"long command line":  {"kernel: {image: k, cmdline: \"" + strings.Repeat("a ", 1024) + "b\"}\n", []string{":1:29: kernel.cmdline: has 2049 bytes, and the kernel cuts off what is beyond 2047; shorten it"}},
 		"veth alone":         {service + "runtime: {interfaces: [{name: a, add: veth}]}\n", []string{"interfaces[0].peer: is missing; a veth is a pair"}},
 		"dummy with peer":    {service + "runtime: {interfaces: [{name: a, add: dummy, peer: b}]}\n", []string{":5:56: services[0].runtime.interfaces[0].peer: an interface of kind dummy has none"}},
 		"climbing cgroup":    {service + "runtime: {cgroups: [../x]}\n", []string{`:5:25: services[0].runtime.cgroups[0]: "../x" climbs out`}},
@@ -122,6 +126,15 @@ func TestSpecTooLarge(t *testing.T) {
 	_, err := ParseSpec("x.yml", []byte(head+strings.Repeat("#", maxYAML)))
 	if err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The longest command line is taken, and blanks that are not passed on do not count.
+func TestLongestCmdline(t *testing.T) {
+	for _, line := range []string{strings.Repeat("a ", 1023) + "b", strings.Repeat("a   ", 1023) + "b"} {
+		if _, err := ParseSpec("x.yml", []byte("kernel: {image: k, cmdline: \""+line+"\"}\n")); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
