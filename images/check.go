@@ -149,13 +149,14 @@ func (s Settings) check(problem func(key, text, hint string)) {
 	each := func(key string, list []string, check func(string) error) {
 		for i, v := range list {
 			if err := check(v); err != nil {
-				problem(fmt.Sprintf("%s[%d]", key, i), err.Error(), "")
+				text, hint := split(err, "")
+				problem(fmt.Sprintf("%s[%d]", key, i), text, hint)
 			}
 		}
 	}
 	each("env", s.Env, func(v string) error {
 		if k, _, ok := strings.Cut(v, "="); !ok || k == "" {
-			return fmt.Errorf("%q is not of the form NAME=VALUE", v)
+			return advisedf("write it so; NAME= gives an empty value", "%q is not of the form NAME=VALUE", v)
 		}
 		return nil
 	})
@@ -174,12 +175,14 @@ func (s Settings) check(problem func(key, text, hint string)) {
 	each("rlimits", s.Rlimits, func(v string) error { _, err := parseRlimit(v); return err })
 	for i, m := range s.Mounts {
 		if _, err := m.complete(); err != nil {
-			problem(fmt.Sprintf("mounts[%d]", i), err.Error(), "")
+			text, hint := split(err, "")
+			problem(fmt.Sprintf("mounts[%d]", i), text, hint)
 		}
 	}
 	for i, v := range s.Devices {
 		if err := v.check(); err != nil {
-			problem(fmt.Sprintf("devices[%d]", i), err.Error(), "")
+			text, hint := split(err, "")
+			problem(fmt.Sprintf("devices[%d]", i), text, hint)
 		}
 		if v.Path != "all" && v.Type != "p" {
 			deviceNumber(fmt.Sprintf("devices[%d]", i), v.Major, v.Minor, problem)

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -37,7 +38,11 @@ type decoder struct {
 // parse returns the root of the text's only document; nil after a problem.
 func (d *decoder) parse(src []byte) *yaml.Node {
 	if len(src) > maxYAML {
-		d.misplaced(place{}, "", fmt.Sprintf("the text has more than %d bytes", maxYAML), "that is the limit: move long contents into files and name them with source")
+		d.misplaced(d.placeAt(src, maxYAML), "", fmt.Sprintf("the text has more than %d bytes, the last of them here", maxYAML), "move long contents into files and name them with source")
+		return nil
+	}
+	if i := notUTF8(src); i >= 0 {
+		d.misplaced(d.placeAt(src, i), "", fmt.Sprintf("the byte 0x%02x is not UTF-8", src[i]), "save the file as UTF-8; put binary data into a file and name it with source")
 		return nil
 	}
 	if strings.TrimSpace(string(src)) == "" {
@@ -54,6 +59,31 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// placeAt is where a byte of the text stands.
+func (d *decoder) placeAt(src []byte, i int) place {
+	line := src[:i]
+	if start := bytes.LastIndexByte(line, '\n'); start >= 0 {
+		line = line[start+1:]
+	}
+	return place{d.file, bytes.Count(src[:i], []byte("\n")) + 1, utf8.RuneCount(line) + 1}
+}
+
+// notUTF8 is the index of the first byte that is not, or -1. Texts in UTF-16 are
+// told by their byte order mark, and taken.
+func notUTF8(src []byte) int {
+	if bytes.HasPrefix(src, []byte("\xff\xfe")) || bytes.HasPrefix(src, []byte("\xfe\xff")) {
+		return -1
+	}
+	for i := 0; i < len(src); {
+		r, n := utf8.DecodeRune(src[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
 }
 
 // syntax notes an error of the YAML library, with its place if it tells one.
@@ -130,7 +160,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 // mapping calls f for each pair of a mapping; keys that come twice are noted.
 func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(path, "must be a mapping of keys to values, but is "+describe(n), "")
+		d.problem(path, "must be a mapping of keys to values, but is "+describe(n), "write it as {key: value} or one key: value a line")
 		return
 	}
 	seen := map[string]int{}
@@ -243,7 +273,8 @@ func (d *decoder) template(v reflect.Value, dir, path string) {
 			return
 		}
 	}
-	d.problem(path, fmt.Sprintf("no image's name can be made of the package's source: %v", err), "name the folder with the package's build.yml, from this file's folder on, or write the image's name itself")
+	text, hint := split(err, "name the folder with the package's build.yml, from this file's folder on, or write the image's name itself")
+	d.problem(path, "no image's name can be made of the package's source: "+text, hint)
 }
 
 // id decodes a number or the name of a container.
@@ -253,7 +284,7 @@ func (d *decoder) id(n *yaml.Node, id *ID, path string) {
 		return
 	}
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
-		d.problem(path, "must be a number or the name of a container, but is "+describe(n), "")
+		d.problem(path, "must be a number or the name of a container, but is "+describe(n), "write one of them")
 		return
 	}
 	if len(n.Value) > 1 && n.Value[0] == '0' && strings.Trim(n.Value, "0123456789") == "" {
@@ -272,7 +303,7 @@ func (d *decoder) wrongType(n *yaml.Node, v reflect.Value, path string) {
 	case v.Kind() == reflect.String && n.Kind == yaml.ScalarNode:
 		d.problem(path, "must be a string, but is "+describe(n), fmt.Sprintf("quote it: %q", n.Value))
 	case v.Kind() == reflect.String:
-		d.problem(path, "must be a string, but is "+describe(n), "")
+		d.problem(path, "must be a string, but is "+describe(n), "write one text, in quotes if need be")
 	case v.Kind() == reflect.Bool:
 		d.problem(path, "must be true or false, but is "+describe(n), "write true or false, without quotes")
 	default:

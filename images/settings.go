@@ -59,13 +59,13 @@ func capabilityList(caps []string) ([]string, error) {
 func parseBind(bind string) (specs.Mount, error) {
 	parts := strings.Split(bind, ":")
 	if len(parts) < 2 || len(parts) > 3 {
-		return specs.Mount{}, fmt.Errorf("%q is not of the form SOURCE:DESTINATION[:OPTIONS]", bind)
+		return specs.Mount{}, advisedf("write it so, such as /var/data:/data:ro", "%q is not of the form SOURCE:DESTINATION[:OPTIONS]", bind)
 	}
 	if !path.IsAbs(parts[0]) && !volumeName.MatchString(parts[0]) {
-		return specs.Mount{}, fmt.Errorf("the source of %q is neither an absolute path nor the name of a volume", bind)
+		return specs.Mount{}, advisedf("write the path from /, or the name of one of volumes", "the source of %q is neither an absolute path nor the name of a volume", bind)
 	}
 	if !path.IsAbs(parts[1]) {
-		return specs.Mount{}, fmt.Errorf("the destination of %q is not an absolute path", bind)
+		return specs.Mount{}, advisedf("write the path from /", "the destination of %q is not an absolute path", bind)
 	}
 	m := specs.Mount{Destination: parts[1], Type: "bind", Source: parts[0], Options: []string{"rw", "rbind", "rshared"}}
 	if len(parts) == 3 {
@@ -78,7 +78,7 @@ func parseBind(bind string) (specs.Mount, error) {
 func parseTmpfs(tmpfs string) (specs.Mount, error) {
 	destination, options, has := strings.Cut(tmpfs, ":")
 	if !path.IsAbs(destination) || strings.Contains(options, ":") {
-		return specs.Mount{}, fmt.Errorf("%q is not of the form /DESTINATION[:OPTIONS]", tmpfs)
+		return specs.Mount{}, advisedf("write it so, such as /tmp:size=64m,nosuid", "%q is not of the form /DESTINATION[:OPTIONS]", tmpfs)
 	}
 	m := specs.Mount{Destination: destination, Type: "tmpfs", Source: "tmpfs"}
 	if has {
@@ -91,11 +91,11 @@ func parseTmpfs(tmpfs string) (specs.Mount, error) {
 func parseRlimit(limit string) (specs.POSIXRlimit, error) {
 	parts := strings.Split(limit, ",")
 	if len(parts) != 3 {
-		return specs.POSIXRlimit{}, fmt.Errorf("%q is not of the form NAME,SOFT,HARD", limit)
+		return specs.POSIXRlimit{}, advisedf("write it so, such as nofile,1024,4096", "%q is not of the form NAME,SOFT,HARD", limit)
 	}
 	short := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(parts[0])), "RLIMIT_")
 	if !slices.Contains(rlimitNames, short) {
-		return specs.POSIXRlimit{}, fmt.Errorf("%q names no limit: %s", limit, didYouMean(short, rlimitNames))
+		return specs.POSIXRlimit{}, advisedf(didYouMean(short, rlimitNames), "%q names no limit", limit)
 	}
 	var values [2]uint64
 	for i, text := range parts[1:] {
@@ -106,11 +106,11 @@ func parseRlimit(limit string) (specs.POSIXRlimit, error) {
 		}
 		var err error
 		if values[i], err = strconv.ParseUint(text, 10, 64); err != nil {
-			return specs.POSIXRlimit{}, fmt.Errorf("%q: %q is neither a number nor unlimited", limit, text)
+			return specs.POSIXRlimit{}, advisedf("write a number, or unlimited", "%q: %q is neither a number nor unlimited", limit, text)
 		}
 	}
 	if values[0] > values[1] {
-		return specs.POSIXRlimit{}, fmt.Errorf("%q: the soft limit is above the hard one", limit)
+		return specs.POSIXRlimit{}, advisedf("raise the hard limit or lower the soft one", "%q: the soft limit is above the hard one", limit)
 	}
 	return specs.POSIXRlimit{Type: "RLIMIT_" + short, Soft: values[0], Hard: values[1]}, nil
 }
@@ -126,12 +126,12 @@ func (m Mount) complete() (specs.Mount, error) {
 		kind = "tmpfs"
 	}
 	if kind == "" {
-		return specs.Mount{}, fmt.Errorf("the mount on %q has no type: write one, such as tmpfs or bind", m.Destination)
+		return specs.Mount{}, advisedf("write one, such as tmpfs or bind", "the mount on %q has no type", m.Destination)
 	}
 	out := specs.Mount{Destination: cmp.Or(m.Destination, places[kind]), Type: kind, Source: cmp.Or(m.Source, kind), Options: m.Options}
 	out.UIDMappings, out.GIDMappings = ociMappings(m.UIDMappings), ociMappings(m.GIDMappings)
 	if !path.IsAbs(out.Destination) {
-		return specs.Mount{}, fmt.Errorf("the mount of type %s has no absolute destination: write one", kind)
+		return specs.Mount{}, advisedf("write where it is mounted, from /", "the mount of type %s has no absolute destination", kind)
 	}
 	return out, nil
 }
@@ -145,16 +145,16 @@ func ociMappings(list []IDMapping) (out []specs.LinuxIDMapping) {
 
 func (v Device) check() error {
 	if !slices.Contains([]string{"b", "c", "u", "p"}, v.Type) {
-		return fmt.Errorf("the type %q of device %q is none of b, c, u, p", v.Type, v.Path)
+		return advisedf("write b for block, c for character devices, p for a FIFO", "the type %q of device %q is none of b, c, u, p", v.Type, v.Path)
 	}
 	if v.Path == "all" {
 		return nil
 	}
 	if !path.IsAbs(v.Path) {
-		return fmt.Errorf(`the path %q of a device must be absolute, or "all"`, v.Path)
+		return advisedf("write the path from /, or all for the right to the whole type", `the path %q of a device must be absolute, or "all"`, v.Path)
 	}
 	if _, err := parseMode(v.Mode, 0); err != nil || v.Mode == "" {
-		return fmt.Errorf(`device %s needs a mode, octal and quoted, such as mode: "0600"`, v.Path)
+		return advisedf(`write it in octal and quoted, such as mode: "0600"`, "device %s needs a mode", v.Path)
 	}
 	return nil
 }

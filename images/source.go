@@ -70,7 +70,7 @@ func (r resolver) Image(ctx context.Context, ref, arch string) (v1.Image, error)
 		return img, err
 	}
 	if strings.HasPrefix(ref, Own) {
-		return nil, fmt.Errorf("%w; build it: seatrial components --arch %s", err, arch)
+		return nil, advised{err, "build it: seatrial components --arch " + arch}
 	}
 	if fetchErr := r.fetch(ctx, ref, arch); fetchErr != nil {
 		return nil, fmt.Errorf("%w, and cannot be fetched: %w", err, fetchErr)
@@ -215,13 +215,13 @@ func archs(found map[string]v1.Image) string {
 func advise(err error, ref name.Reference) error {
 	var refused *transport.Error
 	if !errors.As(err, &refused) {
-		return fmt.Errorf("%w; check the network, or put the image into the local layout", err)
+		return advised{err, "check the network, or put the image into the local layout"}
 	}
 	switch refused.StatusCode {
 	case http.StatusNotFound:
-		return fmt.Errorf("%w; check the spelling of the name and tag", err)
+		return advised{err, "check the spelling of the name and tag"}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w; check the spelling, or log in to %s (docker login, or any tool that writes the same credentials)", err, ref.Context().RegistryStr())
+		return advised{err, fmt.Sprintf("check the spelling, or log in to %s (docker login, or any tool that writes the same credentials)", ref.Context().RegistryStr())}
 	}
 	return err
 }

@@ -24,8 +24,9 @@ func TestSpecErrors(t *testing.T) {
 		"only comments":      {"# nothing\n", []string{"x.yml: the file holds only comments; "}},
 		"two documents":      {head + "---\na: 1\n", []string{"more than one document; remove the line"}},
 		"not YAML":           {head + "init: [a\nfiles: 1", []string{":3:6: not YAML: did not find expected ',' or ']' (while parsing a flow sequence that began in line 2)"}},
+		"not UTF-8":          {head + "init: [é, a\xff]\n", []string{"x.yml:2:12: the byte 0xff is not UTF-8; save the file as UTF-8"}},
 		"tab":                {"kernel:\n\timage: x\n", []string{":2:1: not YAML: "}},
-		"a list":             {"- a\n", []string{":1:1: must be a mapping of keys to values, but is a list"}},
+		"a list":             {"- a\n", []string{":1:1: must be a mapping of keys to values, but is a list; write it as"}},
 		"no kernel":          {"init: [a]\n", []string{":1:1: kernel.image: is missing; a machine needs a kernel"}},
 		"unknown key":        {head + "servces: []\n", []string{`:2:1: unknown key "servces"; did you mean "services"?`}},
 		"far from any key":   {head + "xylophone: 1\n", []string{`:2:1: unknown key "xylophone"; known are: kernel, init, onboot`}},
@@ -79,7 +80,7 @@ func TestSpecErrors(t *testing.T) {
 		"bad capability":     {service + "capabilities: [CAP_FLY]\n", []string{`:5:19: services[0].capabilities: unknown capability "CAP_FLY"; write the full name`}},
 		"bind of one part":   {service + "binds: [/dev]\n", []string{`:5:13: services[0].binds[0]: "/dev" is not of the form SOURCE:DESTINATION`}},
 		"tmpfs":              {service + "tmpfs: [\"/a:b:c\"]\n", []string{`:5:13: services[0].tmpfs[0]: "/a:b:c" is not of the form`}},
-		"rlimit":             {service + "rlimits: [\"nofiles,1,1\"]\n", []string{`:5:15: services[0].rlimits[0]: "nofiles,1,1" names no limit: did you mean "NOFILE"?`}},
+		"rlimit":             {service + "rlimits: [\"nofiles,1,1\"]\n", []string{`:5:15: services[0].rlimits[0]: "nofiles,1,1" names no limit; did you mean "NOFILE"?`}},
 		"rlimit order":       {service + "rlimits: [\"nofile,2,1\"]\n", []string{"the soft limit is above the hard one"}},
 		"device mode":        {service + "devices: [{path: /dev/x, type: c, major: 1, minor: 3}]\n", []string{`:5:15: services[0].devices[0]: device /dev/x needs a mode`}},
 		"device type":        {service + "devices: [{path: all, type: x}]\n", []string{`:5:15: services[0].devices[0]: the type "x" of device "all" is none of b, c, u, p`}},
@@ -124,8 +125,14 @@ func TestSpecErrors(t *testing.T) {
 
 func TestSpecTooLarge(t *testing.T) {
 	_, err := ParseSpec("x.yml", []byte(head+strings.Repeat("#", maxYAML)))
-	if err == nil || !strings.Contains(err.Error(), "limit") {
+	if err == nil || !strings.HasPrefix(err.Error(), "x.yml:2:") || !strings.Contains(err.Error(), "the text has more than 1048576 bytes, the last of them here; move long") {
 		t.Errorf("got %v", err)
+	}
+	if _, err := ParseSpec("x.yml", []byte(head+strings.Repeat("#", maxYAML-len(head)))); err != nil {
+		t.Errorf("as long as may be: %v", err)
+	}
+	if _, err := ParseSpec("x.yml", []byte("\xff\xfek\x00e\x00r\x00n\x00e\x00l\x00:\x00 \x00{\x00i\x00m\x00a\x00g\x00e\x00:\x00 \x00x\x00}\x00")); err != nil {
+		t.Errorf("UTF-16: %v", err)
 	}
 }
 

@@ -132,7 +132,7 @@ func treeHash(path string) (string, error) {
 	}
 	out, err := git(dir, "rev-parse", "--verify", "--quiet", "HEAD:./"+name)
 	if exited(err) {
-		return "", fmt.Errorf("%s is in no commit yet: git add and commit it", path)
+		return "", advisedf("git add and commit it", "%s is in no commit yet", path)
 	}
 	return strings.TrimSpace(out), err
 }
@@ -187,7 +187,7 @@ func git(dir string, args ...string) (string, error) {
 	out, err := cmd.Output()
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return "", errors.New("git is not here, and the tag is made of what it knows: install git, or write the tag itself")
+		return "", advisedf("install git, or write the image's name itself", "git is not here, and the tag is made of what it knows")
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
 	case err != nil:
