@@ -118,15 +118,11 @@ func (d *decoder) reference(at, ref, hint string) {
 	}
 	if ref == "" {
 		d.problem(at, "is missing", hint)
+	} else if ref != strings.TrimSpace(ref) {
+		d.problem(at, fmt.Sprintf("%q begins or ends with a blank", ref), "remove the blank")
 	} else if _, err := name.ParseReference(ref); err != nil {
 		d.problem(at, fmt.Sprintf("%q is not an image reference", ref), "write it as NAME, NAME:TAG or NAME@sha256:DIGEST, in lower case")
 	}
-}
-
-// bad reports whether the value at a path was already found to be wrong; one
-// mistake should not be two problems.
-func (d *decoder) bad(at string) bool {
-	return slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Field == at })
 }
 
 func (d *decoder) container(at string, c Container, service bool) {
@@ -138,7 +134,7 @@ func (d *decoder) container(at string, c Container, service bool) {
 	case !containerName.MatchString(c.Name) || len(c.Name) > maxName:
 		d.problem(at+".name", fmt.Sprintf("%q cannot name a container", c.Name), fmt.Sprintf("use letters and digits with single . _ - between them, %d at most", maxName))
 	}
-	c.check(func(key, text, hint string) { d.problem(at+"."+key, text, hint) })
+	c.check(func(key, text, hint string) { d.unless(at+"."+key, text, hint) })
 	if c.Runtime != nil && c.Runtime.Namespace != nil && !service {
 		d.problem(at+".runtime.namespace", "has no effect here", "only services are run by containerd: remove it")
 	}
@@ -165,7 +161,8 @@ func (s Settings) check(problem func(key, text, hint string)) {
 		caps []string
 	}{{"capabilities", s.Capabilities}, {"capabilities.add", s.CapabilitiesAdd}, {"ambient", s.Ambient}} {
 		if _, err := capabilityList(l.caps); err != nil {
-			problem(l.key, err.Error(), "write the full name, such as CAP_NET_ADMIN, or a single all or none")
+			text, hint := split(err, "")
+			problem(l.key, text, hint)
 		}
 	}
 	bind := func(v string) error { _, err := parseBind(v); return err }
@@ -322,7 +319,7 @@ func (d *decoder) checkFile(at string, f File) {
 		}
 	}
 	switch {
-	case len(kinds) == 0 && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Field, at+".") }):
+	case len(kinds) == 0 && !d.bad(at) && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Field, at+".") }):
 		d.problem(at, fmt.Sprintf("%s has no content", f.Path), `give it one of contents, source, directory: true, symlink or metadata; contents: "" makes an empty file`)
 	case len(kinds) > 1:
 		d.problem(at, fmt.Sprintf("%s is given as %s", f.Path, strings.Join(kinds, " and ")), "keep one of them")

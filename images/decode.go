@@ -32,6 +32,7 @@ type decoder struct {
 	file     string
 	at       map[string]place
 	problems []Problem
+	broken   map[string]bool // paths of values that could not be read
 	nodes    int
 }
 
@@ -42,7 +43,7 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 		return nil
 	}
 	if i := notUTF8(src); i >= 0 {
-		d.misplaced(d.placeAt(src, i), "", fmt.Sprintf("the byte 0x%02x is not UTF-8", src[i]), "save the file as UTF-8; put binary data into a file and name it with source")
+		d.misplaced(d.placeAt(src, i), "", fmt.Sprintf("the byte 0x%02x is not UTF-8", src[i]), "save the file as UTF-8, and put binary data into a file that is named with source")
 		return nil
 	}
 	if strings.TrimSpace(string(src)) == "" {
@@ -51,7 +52,7 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 	}
 	var doc yaml.Node
 	if err := yaml.Load(src, &doc); err != nil {
-		d.syntax(err)
+		d.syntax(src, err)
 		return nil
 	}
 	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
@@ -87,7 +88,7 @@ func notUTF8(src []byte) int {
 }
 
 // syntax notes an error of the YAML library, with its place if it tells one.
-func (d *decoder) syntax(err error) {
+func (d *decoder) syntax(src []byte, err error) {
 	p := Problem{File: d.file, Text: "not YAML: " + err.Error(), Hint: "check the indentation and the quotes around here"}
 	var e *yaml.LoadError
 	if !errors.As(err, &e) {
@@ -103,9 +104,29 @@ func (d *decoder) syntax(err error) {
 	case strings.Contains(e.Message, "no documents"):
 		p.Text, p.Hint = "the file holds only comments", "a spec needs at least a kernel"
 	case strings.Contains(e.Message, "found multiple"):
+		p.Line, p.Column = secondDocument(src), 1
 		p.Text, p.Hint = "the file holds more than one document", `remove the line "---" and what follows it`
+	case strings.Contains(e.Message, "unknown anchor"):
+		p.Hint = "put & and its name before the value that is meant, further up"
 	}
 	d.problems = append(d.problems, p)
+}
+
+// secondDocument is the number of the line that begins the text's second
+// document, which the YAML library does not tell.
+func secondDocument(src []byte) int {
+	number, begun := 0, false
+	for line := range bytes.Lines(src) {
+		number++
+		text := bytes.TrimSpace(line)
+		switch marker := bytes.HasPrefix(line, []byte("---")) || bytes.HasPrefix(line, []byte("...")); {
+		case marker && begun:
+			return number
+		case len(text) > 0 && text[0] != '#' && text[0] != '%':
+			begun = true
+		}
+	}
+	return number
 }
 
 // decodeStruct fills the struct that v points to from the document's root.
@@ -123,7 +144,11 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 		n = n.Alias
 	}
 	if n.ShortTag() == "!!null" {
-		d.problem(path, "has no value", "give it one, or remove the key")
+		d.unreadable(path, "has no value", "give it one, or remove it")
+		return
+	}
+	if tag := n.ShortTag(); n.Kind == yaml.MappingNode && tag != "!!map" || n.Kind == yaml.SequenceNode && tag != "!!seq" {
+		d.unreadable(path, "has the tag "+tag+", which means nothing here", "remove the tag")
 		return
 	}
 	if id, ok := v.Addr().Interface().(*ID); ok {
@@ -145,7 +170,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 		})
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			d.problem(path, "must be a list, but is "+describe(n), "write it as [a, b] or one item a line with a dash before each")
+			d.unreadable(path, "must be a list, but is "+describe(n), "write it as [a, b] or one item a line with a dash before each")
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -160,7 +185,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 // mapping calls f for each pair of a mapping; keys that come twice are noted.
 func (d *decoder) mapping(n *yaml.Node, path string, f func(key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(path, "must be a mapping of keys to values, but is "+describe(n), "write it as {key: value} or one key: value a line")
+		d.unreadable(path, "must be a mapping of keys to values, but is "+describe(n), "write it as {key: value} or one key: value a line")
 		return
 	}
 	seen := map[string]int{}
@@ -226,6 +251,8 @@ func taggedFields(t reflect.Type) []reflect.StructField {
 	return fields
 }
 
+const outOfRange = "write a decimal number in range, not negative unless the field allows it"
+
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	want := map[reflect.Kind]string{reflect.String: "!!str", reflect.Bool: "!!bool"}[v.Kind()]
 	if want == "" {
@@ -242,8 +269,8 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		if dir, ok := strings.CutPrefix(n.Value, pkgPrefix); ok {
 			d.template(v, dir, path)
 		}
-		if strings.ContainsRune(n.Value, 0) || !utf8.ValidString(n.Value) {
-			d.problem(path, "holds a NUL or is not UTF-8", "put binary data into a file and name it with source")
+		if strings.ContainsRune(n.Value, 0) {
+			d.problem(path, "holds a NUL", "remove it; binary data may be in a file that is named with source")
 		}
 	case reflect.Bool:
 		v.SetBool(strings.EqualFold(n.Value, "true"))
@@ -259,7 +286,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 	}
 	if err != nil {
-		d.problem(path, fmt.Sprintf("%s does not fit", n.Value), "write a decimal number in range, not negative unless the field allows it")
+		d.problem(path, fmt.Sprintf("%s does not fit", n.Value), outOfRange)
 	}
 }
 
@@ -299,7 +326,12 @@ func (d *decoder) id(n *yaml.Node, id *ID, path string) {
 }
 
 func (d *decoder) wrongType(n *yaml.Node, v reflect.Value, path string) {
+	number := v.Kind() != reflect.String && v.Kind() != reflect.Bool
 	switch {
+	case n.Kind == yaml.ScalarNode && !slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool"}, n.ShortTag()) && n.Style&yaml.TaggedStyle != 0:
+		d.problem(path, "has the tag "+n.ShortTag()+", which means nothing here", "remove the tag")
+	case number && n.ShortTag() == "!!float" && strings.Trim(n.Value, "+-0123456789") == "":
+		d.problem(path, fmt.Sprintf("%s does not fit", n.Value), outOfRange)
 	case v.Kind() == reflect.String && n.Kind == yaml.ScalarNode:
 		d.problem(path, "must be a string, but is "+describe(n), fmt.Sprintf("quote it: %q", n.Value))
 	case v.Kind() == reflect.String:
@@ -322,7 +354,7 @@ func describe(n *yaml.Node) string {
 	if len(text) > 40 {
 		text = text[:40] + "..."
 	}
-	kind := map[string]string{"!!str": "string", "!!int": "number", "!!float": "number", "!!bool": "truth value"}[n.ShortTag()]
+	kind := map[string]string{"!!str": "string", "!!int": "number", "!!float": "number", "!!bool": "truth value", "!!timestamp": "date"}[n.ShortTag()]
 	return strings.TrimSpace(fmt.Sprintf("the %s %s", kind, text))
 }
 

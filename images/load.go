@@ -123,6 +123,12 @@ func (s *Spec) merge(part *Spec, from, to *decoder) {
 			to.at[moved(path, first)] = p
 		}
 	}
+	for path := range from.broken {
+		if to.broken == nil {
+			to.broken = map[string]bool{}
+		}
+		to.broken[moved(path, first)] = true
+	}
 	for _, p := range from.problems {
 		p.Field = moved(p.Field, first)
 		to.problems = append(to.problems, p)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // Problem is one thing that is wrong with a YAML text, or likely to be.
@@ -29,7 +31,22 @@ func (p Problem) String() string {
 	if p.Hint != "" {
 		line += "; " + p.Hint
 	}
-	return line
+	return visible(line)
+}
+
+// visible is a text with everything escaped that does not show, or does
+// something to a terminal.
+func visible(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 // SpecError is all that is wrong with YAML texts, or with the images that they
@@ -135,6 +152,34 @@ func placeOf(known map[string]place, path string) place {
 // problem notes that the value at path is wrong.
 func (d *decoder) problem(path, text, hint string) {
 	d.misplaced(placeOf(d.at, path), path, text, hint)
+}
+
+// unreadable is problem for a value that nothing can be made of: what is in it
+// is not missing.
+func (d *decoder) unreadable(path, text, hint string) {
+	d.problem(path, text, hint)
+	if d.broken == nil {
+		d.broken = map[string]bool{}
+	}
+	d.broken[path] = true
+}
+
+// bad reports whether the value at a path, or what encloses it, was already
+// found to be wrong; one mistake should not be two problems.
+func (d *decoder) bad(at string) bool {
+	for outer := at; outer != ""; outer = outer[:max(strings.LastIndexAny(outer, ".["), 0)] {
+		if d.broken[outer] {
+			return true
+		}
+	}
+	return slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Field == at })
+}
+
+// unless is problem for a value that is not bad yet.
+func (d *decoder) unless(path, text, hint string) {
+	if !d.bad(path) {
+		d.problem(path, text, hint)
+	}
 }
 
 // misplaced is problem for what has no value, such as a key.

@@ -47,8 +47,15 @@ func capabilityList(caps []string) ([]string, error) {
 	}
 	for _, c := range caps {
 		short, ok := strings.CutPrefix(c, "CAP_")
-		if !ok || !slices.Contains(capabilityNames, short) {
-			return nil, fmt.Errorf("unknown capability %q", c)
+		name := "CAP_" + strings.TrimPrefix(strings.ToUpper(c), "CAP_")
+		switch {
+		case ok && slices.Contains(capabilityNames, short):
+		case name == "CAP_ALL" || name == "CAP_NONE":
+			return nil, advisedf("keep it alone, or remove it", "%q stands beside others", c)
+		case slices.Contains(capabilityNames, name[len("CAP_"):]):
+			return nil, advisedf("write "+name, "unknown capability %q", c)
+		default:
+			return nil, advisedf("write the full name, such as CAP_NET_ADMIN, or a single all or none", "unknown capability %q", c)
 		}
 	}
 	return caps, nil
@@ -171,7 +178,7 @@ func labelSettings(ref string, config v1.Config) (Settings, []Problem) {
 		d.problem("", "is not JSON", "make the image anew with a label that is")
 	} else if root := d.parse([]byte(text)); root != nil { // JSON is YAML
 		d.decodeStruct(root, &s)
-		s.check(d.problem)
+		s.check(d.unless)
 	}
 	return s, d.sorted()
 }
