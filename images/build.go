@@ -239,7 +239,7 @@ func digestFile(name string) (_ string, err error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file", name)
+		return "", advisedf("name a single file", "%s is not a regular file", name)
 	}
 	f, err := os.Open(name)
 	if err != nil {

@@ -128,7 +128,7 @@ func TestBuildErrors(t *testing.T) {
 		"wrong arch":        {"arm64", head, nil, []string{"machine.yml:1:17: kernel.image: image test/kernel is for amd64, not for arm64; choose an image for arm64"}},
 		"unknown arch":      {"x86_64", head, nil, []string{`unknown architecture "x86_64": amd64 and arm64 are known`}},
 		"missing source":    {"amd64", head + "files:\n  - {path: /a, source: gone}\n", nil, []string{"machine.yml:3:24: files[0].source: the source of /a does not exist: ", "gone; make it, or add optional: true"}},
-		"source is folder":  {"amd64", head + "files:\n  - {path: /a, source: .}\n", nil, []string{"machine.yml:3:24: files[0].source: cannot read the source of /a: ", "is not a regular file; name a file that you may read"}},
+		"source is folder":  {"amd64", head + "files:\n  - {path: /a, source: .}\n", nil, []string{"machine.yml:3:24: files[0].source: cannot read the source of /a: ", "is not a regular file; name a single file"}},
 		"no kernel inside":  {"amd64", "kernel: {image: test/kernel, binary: bzImage}\n", nil, []string{`machine.yml:1:38: kernel.binary: image test/kernel has no file "bzImage"; name the kernel's file`}},
 		"no modules inside": {"amd64", "kernel: {image: test/web, binary: bin/httpd}\n", nil, []string{`image test/web has no file "kernel.tar"; name the archive of modules with kernel.tar, or write tar: none`}},
 		"no command":        {"amd64", head + "services:\n  - {name: x, image: test/init}\n", nil, []string{`machine.yml:3:5: services[0].command: neither the YAML nor the image test/init has one; add one`}},

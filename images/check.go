@@ -79,7 +79,7 @@ func (d *decoder) checkNames(s *Spec) {
 			for j := range c.AdditionalGids {
 				id(fmt.Sprintf("%s.additionalGids[%d]", at, j), &c.AdditionalGids[j])
 			}
-			c.eachBind(func(key string, m specs.Mount) {
+			c.eachMount(func(key string, m specs.Mount) {
 				if _, err := fromVolume(m, volumes); err != nil {
 					text, hint := split(err, "")
 					d.problem(at+"."+key, text, hint)
@@ -93,14 +93,16 @@ func (d *decoder) checkNames(s *Spec) {
 	}
 }
 
-// eachBind calls f for what may name a volume, sound ones only.
-func (s Settings) eachBind(f func(key string, m specs.Mount)) {
+// eachMount calls f for each sound mount of the settings, in the order in which
+// later ones take the place of earlier ones.
+func (s Settings) eachMount(f func(key string, m specs.Mount)) {
 	for _, l := range []struct {
 		key   string
-		binds []string
-	}{{"binds", s.Binds}, {"binds.add", s.BindsAdd}} {
-		for i, text := range l.binds {
-			if m, err := parseBind(text); err == nil {
+		items []string
+		of    func(string) (specs.Mount, error)
+	}{{"tmpfs", s.Tmpfs, parseTmpfs}, {"binds", s.Binds, parseBind}, {"binds.add", s.BindsAdd, parseBind}} {
+		for i, text := range l.items {
+			if m, err := l.of(text); err == nil {
 				f(fmt.Sprintf("%s[%d]", l.key, i), m)
 			}
 		}

@@ -351,6 +351,9 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	}
 	text := n.Value
+	if text == "" && n.ShortTag() == "!!str" {
+		return "an empty string"
+	}
 	if len(text) > 40 {
 		text = text[:40] + "..."
 	}

@@ -3,6 +3,7 @@ package images
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // ID is a user or group id: a number, or the name of a container, which stands
@@ -40,6 +41,9 @@ func (id *ID) number(ids map[string]uint32) (uint32, error) {
 	}
 	n, ok := ids[id.Name]
 	if !ok {
+		if strings.Trim(id.Name, "0123456789") == "" {
+			return 0, advisedf("write it without quotes if it is a number", "%q is no container", id.Name)
+		}
 		return 0, advisedf("write a number, or a container's name: "+didYouMean(id.Name, slices.Sorted(maps.Keys(ids))), "%q is no container", id.Name)
 	}
 	return n, nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/seatrial/seatrial/boot"
@@ -49,6 +50,9 @@ func (l *linter) warn(at, text, hint string) {
 // console: /dev/console is the last console= that registers. If that is not
 // the serial line it shows the kernel and nothing of init and containerd.
 func (l *linter) console() {
+	if strings.Count(l.spec.Kernel.Cmdline, `"`)%2 == 1 {
+		l.warn("kernel.cmdline", "has a quote that nothing closes", "all that follows it is one word to the kernel: close it, or remove it")
+	}
 	want, have := SerialLine(l.arch), ParseCmdline(l.spec.Kernel.Cmdline).Consoles()
 	switch {
 	case len(have) == 0:
@@ -222,6 +226,7 @@ func (l *linter) containers() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
 			l.added(at, c)
+			l.mountedTwice(at, c.Settings)
 			l.version1(c.Resources, func(key, text, hint string) { l.warn(at+"."+key, text, hint) })
 			if c.Runtime == nil {
 				continue
@@ -245,6 +250,19 @@ func (l *linter) added(at string, c Container) {
 			l.warn(fmt.Sprintf("%s.%s.add", at, a.key), fmt.Sprintf("is dropped: the %s beside it replace whatever it adds to", a.key), fmt.Sprintf("move its items into %s, or remove %s to add to the label's", a.key, a.key))
 		}
 	}
+}
+
+// mountedTwice names mounts whose place another one takes: of all that are on
+// the same path the container gets one.
+func (l *linter) mountedTwice(at string, s Settings) {
+	first := map[string]string{}
+	s.eachMount(func(key string, m specs.Mount) {
+		path := path.Clean(m.Destination)
+		if before, twice := first[path]; twice {
+			l.warn(at+"."+key, fmt.Sprintf("takes the place of %s.%s, which is on %s too", at, before, path), "keep one of them, or choose another path")
+		}
+		first[path] = key
+	})
 }
 
 // version1 names limits that only cgroup v1 has; the default is v2. What crun

@@ -169,23 +169,13 @@ func (l *imageLinter) places(at string, c Container) error {
 // mountedAt is the path of the value in the YAML that mounts something at a
 // destination; that of the container if its image does.
 func mountedAt(at string, s Settings, destination string) string {
-	for _, l := range []struct {
-		key   string
-		items []string
-		of    func(string) (specs.Mount, error)
-	}{{"binds", s.Binds, parseBind}, {"binds.add", s.BindsAdd, parseBind}, {"tmpfs", s.Tmpfs, parseTmpfs}} {
-		for i, text := range l.items {
-			if m, err := l.of(text); err == nil && m.Destination == destination {
-				return fmt.Sprintf("%s.%s[%d]", at, l.key, i)
-			}
+	found := at + ".image"
+	s.eachMount(func(key string, m specs.Mount) {
+		if m.Destination == destination {
+			found = at + "." + key
 		}
-	}
-	for i, m := range s.Mounts {
-		if full, err := m.complete(); err == nil && full.Destination == destination {
-			return fmt.Sprintf("%s.mounts[%d]", at, i)
-		}
-	}
-	return at + ".image"
+	})
+	return found
 }
 
 // modules looks for drivers among those built in and those that can be loaded.

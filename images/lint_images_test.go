@@ -243,14 +243,14 @@ func TestFilesInTheWay(t *testing.T) {
   - {path: /deep, contents: x, mode: "0644"}
 `
 	want := []string{
-		"machine.yml:4:12: files[0].path: /etc/conf.d is a directory with 1 entries, which this would take away; name a file in it",
+		"machine.yml:4:12: files[0].path: /etc/conf.d is a directory (entries in it: 1), which this would take away; name a file in it",
 		"machine.yml:5:12: files[1].path: /etc/conf.d is a directory",
-		"machine.yml:6:12: files[2].path: /etc/empty is a directory with 0 entries",
+		"machine.yml:6:12: files[2].path: /etc/empty is a directory (entries in it: 0)",
 		"machine.yml:7:12: files[3].path: /sbin/init/x cannot lie below /sbin/init, which is no directory; choose",
 		"machine.yml:8:12: files[4].path: /sbin/init is no directory in the images or earlier files; choose",
 		"machine.yml:9:12: files[5].path: /bin is a symbolic link to sbin already",
 		"machine.yml:11:12: files[7].path: /new/x cannot lie below /new",
-		"machine.yml:13:12: files[9].path: /deep is a directory with 1 entries",
+		"machine.yml:13:12: files[9].path: /deep is a directory (entries in it: 1)",
 	}
 	b := Builder{Source: s, Arch: "amd64", Dir: t.TempDir()}
 	_, err := b.Build(t.Context(), spec(t, text))

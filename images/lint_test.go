@@ -35,6 +35,8 @@ func TestLint(t *testing.T) {
 		"table":           {tomlFile + "[a]'\n", "the table [a] is ignored", tomlFile + "'\n"},
 		"wrong key":       {tomlFile + "cliOpts = \"\"'\n", `the key "cliOpts" is ignored; did you mean "cliopts"?`, tomlFile + "'\n"},
 		"mkdir":           {container + "runtime: {mkdir: [/srv/x]}\n", "x.yml:6:23: services[0].runtime.mkdir[0]: /srv/x cannot be made", container + "runtime: {mkdir: [/var/x, y]}\n"},
+		"open quote":      {strings.Replace(sound, "console=ttyS0", "console=ttyS0 a='\\\"b'", 1), "x.yml:1:39: kernel.cmdline: has a quote that nothing closes", strings.Replace(sound, "console=ttyS0", "a=\\\"b c\\\" console=ttyS0", 1)},
+		"mounted twice":   {container + "tmpfs: [/b]\n    binds: [\"/a:/b/\"]\n", "x.yml:7:13: services[0].binds[0]: takes the place of services[0].tmpfs[0], which is on /b too; keep one", container + "tmpfs: [/b]\n    binds: [\"/a:/b/c\", \"/dev:/dev\"]\n"},
 		"dropped bind":    {container + "binds: []\n    binds.add: [\"/a:/b\"]\n", "x.yml:7:16: services[0].binds.add: is dropped: the binds beside it", container + "binds.add: [\"/a:/b\"]\n"},
 		"dropped right":   {container + "capabilities: [CAP_CHOWN]\n    capabilities.add: [CAP_KILL]\n", "x.yml:7:23: services[0].capabilities.add: is dropped: the capabilities beside it", container + "capabilities: [CAP_CHOWN, CAP_KILL]\n    capabilities.add: []\n"},
 		"version 1":       {container + "resources: {memory: {kernelTCP: 1}}\n", "x.yml:6:37: services[0].resources.memory.kernelTCP: is a limit of cgroup v1: under v2 crun refuses to start the container, and runc ignores it; remove it, or boot with", container + "resources: {memory: {limit: 1}}\n"},

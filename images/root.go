@@ -90,7 +90,7 @@ func (f File) obstacle(root *tree) (text, hint string) {
 	case f.Directory && !have.is(typeDir) && !have.is(typeSymlink):
 		return fmt.Sprintf("/%s is no directory in the images or earlier files", name), "choose another path"
 	case !f.Directory && have.is(typeDir) && (f.Symlink == "" || len(have.children) > 0):
-		return fmt.Sprintf("/%s is a directory with %d entries, which this would take away", name, len(have.children)), "name a file in it, or choose another path"
+		return fmt.Sprintf("/%s is a directory (entries in it: %d), which this would take away", name, len(have.children)), "name a file in it, or choose another path"
 	}
 	return "", ""
 }

@@ -258,7 +258,7 @@ func (s Settings) checkWhole(ref string, image v1.Config, known names, problem f
 			problem(key, text, hint)
 		}
 	}
-	s.eachBind(func(key string, m specs.Mount) {
+	s.eachMount(func(key string, m specs.Mount) {
 		if _, err := fromVolume(m, known.volumes); err != nil {
 			text, hint := split(err, "")
 			problem(key, text, hint)
