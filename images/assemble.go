@@ -286,7 +286,7 @@ func (a *assembly) files(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
-		if err := a.faults.note(ctx, at, err, "write it anew"); err != nil {
+		if err := a.faults.note(ctx, at, err, "choose another path"); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,9 @@ func (l *imageLinter) absent(u use) {
 		missed = "what the volume holds was not looked at"
 	}
 	get := "seatrial build gets it"
-	if own, ok := strings.CutPrefix(u.ref, Own); ok {
+	if own, ok := strings.CutPrefix(u.ref, Own); ok && !slices.Contains([]string{"amd64", "arm64"}, u.arch) {
+		get = "nothing makes it: name another image, or leave out the platform"
+	} else if ok {
 		get = fmt.Sprintf("seatrial components %s --arch %s makes it", own, u.arch)
 	}
 	l.note(u.path, fmt.Sprintf("%s is not in the local store for %s, so %s", u.ref, u.arch, missed), get)

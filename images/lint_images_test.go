@@ -120,6 +120,10 @@ func TestLintUnseen(t *testing.T) {
 			t.Errorf("got %s", unseen[i])
 		}
 	}
+	odd := sound + "volumes: [{name: v, image: seatrial/v, format: oci, platforms: [linux/s390x, linux/arm64]}]\n"
+	if _, unseen, err = b.Lint(t.Context(), spec(t, odd)); err != nil || len(unseen) != 3 || !strings.Contains(unseen[1].String(), "for s390x, so what the volume holds was not looked at; nothing makes it") || !strings.Contains(unseen[2].String(), "seatrial components v --arch arm64 makes it") {
+		t.Errorf("%v, %v", unseen, err)
+	}
 	delete(s, "test/kernel")
 	if found, unseen, err = b.Lint(t.Context(), spec(t, text)); err != nil || len(found) != 1 || len(unseen) != 3 || !strings.Contains(unseen[0].String(), "kernel.image: test/kernel is not in") {
 		t.Errorf("%v, %v, %v", found, unseen, err)
@@ -241,6 +245,8 @@ func TestFilesInTheWay(t *testing.T) {
   - {path: /new/x, contents: x, mode: "0644"}
   - {path: /deep/x, contents: x, mode: "0644"}
   - {path: /deep, contents: x, mode: "0644"}
+  - {path: /self, symlink: self}
+  - {path: /self/x, contents: x, mode: "0644"}
 `
 	want := []string{
 		"machine.yml:4:12: files[0].path: /etc/conf.d is a directory (entries in it: 1), which this would take away; name a file in it",
@@ -251,6 +257,7 @@ func TestFilesInTheWay(t *testing.T) {
 		"machine.yml:9:12: files[5].path: /bin is a symbolic link to sbin already",
 		"machine.yml:11:12: files[7].path: /new/x cannot lie below /new",
 		"machine.yml:13:12: files[9].path: /deep is a directory (entries in it: 1)",
+		"machine.yml:15:5: files[11]: \"self/\" leads through more than 40 symbolic links; choose another path",
 	}
 	b := Builder{Source: s, Arch: "amd64", Dir: t.TempDir()}
 	_, err := b.Build(t.Context(), spec(t, text))

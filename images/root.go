@@ -147,7 +147,7 @@ func fromHost(source string, mode uint32, s *spool, digest string) (_ *inode, er
 		return nil, err
 	}
 	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s has %d bytes; an initramfs holds files of %d at most", source, info.Size(), maxFile)
+		return nil, advisedf("make it smaller, or keep it on a disk", "%s has %d bytes; an initramfs holds files of %d at most", source, info.Size(), maxFile)
 	}
 	n := &inode{mode: typeFile | mode, size: info.Size()}
 	if n.data, err = s.add(f, n.size); err != nil {
@@ -155,7 +155,7 @@ func fromHost(source string, mode uint32, s *spool, digest string) (_ *inode, er
 	}
 	now, err := digestOf(io.NewSectionReader(n.data, 0, n.size))
 	if err == nil && now != digest {
-		err = fmt.Errorf("%s changed while the image was built: build again", source)
+		err = advisedf("build again", "%s changed while the image was built", source)
 	}
 	return n, err
 }
