@@ -187,6 +187,9 @@ func (s Settings) check(problem func(key, text, hint string)) {
 			deviceNumber(fmt.Sprintf("devices[%d]", i), v.Major, v.Minor, problem)
 		}
 	}
+	if len(s.Command) > 0 && s.Command[0] == "" {
+		problem("command[0]", "is empty", "name the program to start")
+	}
 	s.checkScalars(problem)
 }
 

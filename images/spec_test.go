@@ -60,6 +60,7 @@ func TestSpecErrors(t *testing.T) {
 		"metadata twice":     {head + "files:\n  - {path: /a, metadata: yaml, contents: x}\n", []string{":3:5: files[0]: /a is given as contents and metadata"}},
 		"unknown id":         {service + "uid: wbe\n", []string{`:5:10: services[0].uid: "wbe" is no container; write a number, or a container's name: did you mean "web"?`}},
 		"unknown file id":    {head + "files:\n  - {path: /a, contents: x, gid: nobody}\n", []string{`:3:34: files[0].gid: "nobody" is no container; write a number, or a container's name: known are: `}},
+		"no program":         {service + "command: [\"\", x]\n  - {name: b, image: b, command: [x, \"\"]}\n", []string{":5:15: services[0].command[0]: is empty; name the program"}},
 		"quoted id":          {service + "gid: \"5\"\n    uid: \"\"\n", []string{`:5:10: services[0].gid: "5" is no container; write it without quotes if it is a number`, ":6:10: services[0].uid: must be a number or the name of a container, but is an empty string"}},
 		"id of a wrong type": {service + "gid: [1]\n", []string{":5:10: services[0].gid: must be a number or the name of a container, but is a list"}},
 		"unknown volume":     {service + "binds: [\"vol:/x\"]\n", []string{`:5:13: services[0].binds[0]: there is no volume "vol"; add one to volumes; a path begins`}},
