@@ -232,6 +232,41 @@ func TestNetbootGRUB(t *testing.T) {
 	}
 }
 
+// iPXE has no quotes: what it would change is refused, all else is handed on.
+func TestNetbootIPXE(t *testing.T) {
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir()}
+	im, err := b.Build(t.Context(), spec(t, machine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cmdline, want := range map[string]string{
+		`a=$b{c} d=$ {e} f#g h;i j&&k l\ "m n" o`: "",
+		`a=${b} c`:      "take the ${...} in it for a setting of its own, and the kernel would not get the word a=${b}: leave that word out",
+		`a=x${b c`:      "take the ${...} in it",
+		`a #b c`:        "take it and what follows for a comment",
+		`a && b`:        "take it for the end of the command",
+		`a || b`:        "take it for the end of the command",
+		`a ; b`:         "take it for the end of the command",
+		`a b\`:          "join the next line to it",
+		`dyndbg="a  b"`: "make single blanks of its white space",
+	} {
+		m, err := b.Media(t.Context(), im, Netboot, cmdline)
+		if want != "" {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %s", cmdline, err, want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		script, err := os.ReadFile(filepath.Join(m.TFTP, m.Bootfile))
+		if want := "#!ipxe\nkernel kernel initrd=initrd.img " + cmdline + "\ninitrd initrd.img\nboot\n"; err != nil || string(script) != want {
+			t.Errorf("%s, %v, want %s", script, err, want)
+		}
+	}
+}
+
 func TestMediaCache(t *testing.T) {
 	dir := t.TempDir()
 	var said []string

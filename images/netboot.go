@@ -22,6 +22,9 @@ func (m *mastering) netboot() error {
 	if m.image.Arch == "arm64" {
 		return m.netbootGRUB(dir)
 	}
+	if err := ipxeTakes(m.cmdline); err != nil {
+		return err
+	}
 	// The kernel finds the initramfs by this name where the firmware is UEFI.
 	script := fmt.Sprintf("#!ipxe\nkernel kernel initrd=initrd.img %s\ninitrd initrd.img\nboot\n", m.cmdline)
 	if err := errors.Join(m.text(dir+"/boot.ipxe", script), m.copyFile(m.image.KernelPath, dir+"/kernel"), m.packedInitrd(dir+"/initrd.img")); err != nil {
@@ -30,6 +33,32 @@ func (m *mastering) netboot() error {
 	m.media.TFTP, m.media.Bootfile = dir, "boot.ipxe"
 	for _, name := range []string{"boot.ipxe", "kernel", "initrd.img"} {
 		m.add(dir+"/"+name, "-netboot/"+name)
+	}
+	return nil
+}
+
+// ipxeTakes refuses words that iPXE would not hand on as they are. It knows
+// neither quotes nor escapes: it splits at white space, looks for its own signs
+// among the words, and expands settings until none is left, also in what an
+// expansion gave (iPXE, core/exec.c, core/settings.c and image/script.c).
+func ipxeTakes(words Cmdline) error {
+	for i, w := range words {
+		does := ""
+		switch {
+		case strings.Contains(w, "${"):
+			does = "take the ${...} in it for a setting of its own"
+		case strings.HasPrefix(w, "#"):
+			does = "take it and what follows for a comment"
+		case w == "&&", w == "||", w == ";":
+			does = "take it for the end of the command"
+		case i == len(words)-1 && strings.HasSuffix(w, `\`):
+			does = "join the next line to it"
+		case strings.Join(strings.Fields(w), " ") != w:
+			does = "make single blanks of its white space"
+		default:
+			continue
+		}
+		return fmt.Errorf("iPXE would %s, and the kernel would not get the word %s: leave that word out, or boot from another medium", does, w)
 	}
 	return nil
 }
