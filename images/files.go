@@ -62,6 +62,34 @@ func (c *checked) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// sized reads what was declared to have a number of bytes, and fails at the
+// first one too many, or at the end if some are missing. What lies in a file is
+// known to be too long or short before anything is read.
+func sized(r io.Reader, want int64) (io.Reader, error) {
+	wrong := func(have string) error {
+		return fmt.Errorf("has %s bytes, its descriptor in the manifest says %d: the image is damaged or forged; get it again", have, want)
+	}
+	if want < 0 {
+		return nil, wrong("0 or more")
+	}
+	if f, ok := r.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() != want {
+			return nil, wrong(fmt.Sprint(info.Size()))
+		}
+	}
+	var have int64
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if have += int64(n); have > want {
+			return n - int(have-want), wrong("more than " + fmt.Sprint(want))
+		}
+		if errors.Is(err, io.EOF) && have < want {
+			err = wrong("only " + fmt.Sprint(have))
+		}
+		return n, err
+	}), nil
+}
+
 // escapeGlob quotes a folder's name for filepath.Glob.
 func escapeGlob(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)

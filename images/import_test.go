@@ -112,7 +112,7 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path+".gz", packed(t, raw, "gzip"), 0o600); err != nil {
+		if err := os.WriteFile(path+".gz", compressed(t, raw, "gzip"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path + ".gz"
@@ -166,6 +166,13 @@ func TestImportRefuses(t *testing.T) {
 		}
 		return data
 	}
+	flip := func(name string, data []byte) []byte {
+		if strings.HasPrefix(name, "blobs/") && bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+			data = bytes.Clone(data)
+			data[len(data)-1] ^= 1
+		}
+		return data
+	}
 	other := filepath.Join(t.TempDir(), "other.tar")
 	if err := os.WriteFile(other, layer{file("x", "")}.archive(t), 0o600); err != nil {
 		t.Fatal(err)
@@ -185,7 +192,8 @@ func TestImportRefuses(t *testing.T) {
 		"a link":          {climbing, "neither manifest.json nor index.json"},
 		"no name":         {ociArchive(t, "", false, nil, amd), "its image has no name: give one"},
 		"damaged config":  {ociArchive(t, "a:1", false, swap("amd64", "arm64"), amd), "is damaged: its digest is"},
-		"truncated layer": {ociArchive(t, "a:1", false, short, amd), "its contents have the digest"},
+		"truncated layer": {ociArchive(t, "a:1", false, short, amd), "its descriptor in the manifest says"},
+		"damaged layer":   {ociArchive(t, "a:1", false, flip, amd), "its contents have the digest"},
 		"damaged index":   {ociArchive(t, "a:1", false, swap(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"`, "{{"), amd), "an index is damaged"},
 	} {
 		s, err := OpenStore(t.TempDir())

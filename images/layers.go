@@ -7,7 +7,6 @@ import (
 	"compress/bzip2"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // Limits of what one image may unpack to; beyond them it is a mistake or a
@@ -109,7 +107,15 @@ func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err er
 		return advised{fmt.Errorf("cannot open it: %w", err), getAgain}
 	}
 	defer func() { err = errors.Join(err, packed.Close()) }()
-	r, err := unpacked(packed)
+	size, err := l.Size()
+	if err != nil {
+		return fmt.Errorf("cannot tell its size: %w", err)
+	}
+	whole, err := sized(packed, size)
+	if err != nil {
+		return err
+	}
+	r, err := unpacked(whole)
 	if err != nil {
 		return err
 	}
@@ -157,7 +163,7 @@ func unpacked(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(magic, []byte("BZh")):
 		return io.NopCloser(bzip2.NewReader(b)), nil // its window has 900 kB at most
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		return damaged(unxz(b, head))
+		return damaged(unxz(b))
 	}
 	if !tarBegins(head) {
 		return nil, advisedf("pack it anew with gzip, zstd, xz, bzip2 or not at all", "not a sound tar archive, and its first bytes (% x) are of no compression that is known here", head[:min(len(head), 8)])
@@ -187,44 +193,6 @@ func tarBegins(head []byte) bool {
 	}
 	want, err := strconv.ParseInt(strings.Trim(string(head[148:156]), " \x00"), 8, 64)
 	return err == nil && (int(want) == sum || int(want) == signed) || len(bytes.Trim(head, "\x00")) == 0
-}
-
-// unxz unpacks xz. The library takes memory for any dictionary up to 4 GiB that
-// a block asks for; that of the first block, which all have who pack with one
-// setting, is held to the limit of zstd. Blocks without data have none.
-func unxz(r io.Reader, head []byte) (io.ReadCloser, error) {
-	if size, known := xzDictionary(head); known && size > maxWindow {
-		return nil, advisedf("pack it anew with a smaller one, such as xz -6", "its dictionary of %d bytes is larger than the limit of %d", size, maxWindow)
-	}
-	z, err := xz.NewReader(r)
-	if err != nil {
-		return nil, err
-	}
-	return io.NopCloser(z), nil
-}
-
-// xzDictionary is the size of the dictionary that the first block's LZMA2 filter
-// names (The .xz File Format, 3.1 and 5.3.1); false if there is none.
-func xzDictionary(head []byte) (int64, bool) {
-	const stream = 12 // bytes of the stream's header
-	if len(head) < stream+2 || head[stream] == 0 {
-		return 0, false
-	}
-	flags, rest := head[stream+1], head[stream+2:]
-	for _, given := range []byte{0x40, 0x80} { // sizes of the block, packed and unpacked
-		if flags&given == 0 {
-			continue
-		}
-		_, n := binary.Uvarint(rest)
-		if n <= 0 {
-			return 0, false
-		}
-		rest = rest[n:]
-	}
-	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 || rest[2] > 40 {
-		return 0, false
-	}
-	return (2 | int64(rest[2]&1)) << (rest[2]/2 + 11), true
 }
 
 // maxWindow is the largest window that zstd itself takes without being told to.

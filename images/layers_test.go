@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -121,6 +123,8 @@ type liar struct {
 	raw []byte
 }
 
+func (l liar) Size() (int64, error) { return int64(len(l.raw)), nil }
+
 func (l liar) Compressed() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(l.raw)), nil }
 
 func TestFlattenDamage(t *testing.T) {
@@ -129,6 +133,25 @@ func TestFlattenDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// xzOf packs with the host's xz, which can do more than the library.
+	xzOf := func(args ...string) []byte {
+		cmd := exec.CommandContext(t.Context(), "xz", append(args, "-c")...)
+		cmd.Stdin = bytes.NewReader(sound)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal("apt-get install xz-utils: ", err)
+		}
+		return out
+	}
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	// large is a sound header of a block with the largest dictionary there is.
+	large := []byte("\x02\x00\x21\x01\x28\x00\x00\x00")
+	large = binary.LittleEndian.AppendUint32(large, crc32.ChecksumIEEE(large))
+	index := func(raw []byte) int { return bytes.LastIndex(raw, []byte("\x00\x01")) } // of one block
+	begin, oneBlock, checked := xzOf("-6")[:12], xzOf("--check=none"), xzOf("--check=sha256")
+	noBlock := join(oneBlock[:12], oneBlock[index(oneBlock):])
+	oneBlock = oneBlock[:index(oneBlock)]
+	flipped := func(raw []byte, at int) []byte { raw = bytes.Clone(raw); raw[at] ^= 1; return raw }
 	for name, c := range map[string]struct {
 		raw  []byte
 		want string
@@ -138,19 +161,31 @@ func TestFlattenDamage(t *testing.T) {
 		"not a tar":                     {bytes.Repeat([]byte("garbage!"), 512), "not a sound tar archive"},
 		"more behind":                   {append(bytes.Clone(sound), make([]byte, 512)...), "is damaged"},
 		"as it is":                      {sound, ""},
-		"gzip":                          {packed(t, sound, "gzip"), ""},
-		"zstd":                          {packed(t, sound, "zstd"), ""},
-		"xz":                            {packed(t, sound, "xz"), ""},
+		"gzip":                          {compressed(t, sound, "gzip"), ""},
+		"zstd":                          {compressed(t, sound, "zstd"), ""},
+		"xz":                            {compressed(t, sound, "xz"), ""},
 		"bzip2":                         {bzipped(t, sound), ""},
-		"zstd behind metadata":          {append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00meta"), packed(t, sound, "zstd")...), ""},
-		"zstd behind the last metadata": {append([]byte("\x5f\x2a\x4d\x18\x00\x00\x00\x00"), packed(t, sound, "zstd")...), ""},
-		"xz, short":                     {packed(t, sound, "xz")[:60], "unexpected EOF"},
+		"zstd behind metadata":          {append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00meta"), compressed(t, sound, "zstd")...), ""},
+		"zstd behind the last metadata": {append([]byte("\x5f\x2a\x4d\x18\x00\x00\x00\x00"), compressed(t, sound, "zstd")...), ""},
+		"xz, short":                     {compressed(t, sound, "xz")[:60], "unexpected EOF"},
 		"bzip2, short":                  {bzipped(t, sound)[:40], "unexpected EOF"},
-		"xz, large":                     {[]byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x28"), "is larger than the limit of 134217728; pack it anew"},
+		"xz, large":                     {[]byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x28"), "unexpected EOF"},
+		"xz, large first":               {join(begin, large), "a block's dictionary of 4294967296 bytes is larger than the limit of 134217728; pack it anew"},
+		"xz, large later":               {join(compressed(t, sound, "xz"), begin, large), "is larger than the limit of 134217728; pack it anew"},
+		"xz, large second block":        {join(oneBlock, large), "is larger than the limit of 134217728; pack it anew"},
+		"xz, large behind padding":      {join(xzOf("-6"), make([]byte, 8), oneBlock, large), "is larger than the limit of 134217728; pack it anew"},
+		"xz, several streams":           {join(xzOf("-6"), make([]byte, 4), compressed(t, nil, "xz")), ""},
+		"xz, several blocks":            {xzOf("--block-size=600"), ""},
+		"xz, sha256 and no filter":      {xzOf("--check=sha256", "--lzma2=preset=0"), ""},
+		"xz, no check":                  {xzOf("--check=none", "--block-size=4000"), ""},
+		"xz, check":                     {flipped(checked, index(checked)-1), "the check of a block is wrong"},
+		"xz, lost block":                {noBlock, "its index says"},
+		"xz, another filter":            {xzOf("--x86", "--lzma2"), "another filter than LZMA2"},
+		"zstd, window in a later frame": {append(compressed(t, sound, "zstd"), 0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0), "window size exceeded"},
 		"lz4":                           {[]byte("\x04\x22\x4d\x18 and so on"), "its first bytes (04 22 4d 18 20 61 6e 64) are of no compression that is known here; pack it anew with gzip"},
 		"not metadata":                  {[]byte("\x60\x2a\x4d\x18\x00\x00\x00\x00"), "are of no compression"},
-		"gzip, short":                   {packed(t, sound, "gzip")[:60], "unexpected EOF"},
-		"zstd, short":                   {packed(t, sound, "zstd")[:60], "unexpected EOF"},
+		"gzip, short":                   {compressed(t, sound, "gzip")[:60], "unexpected EOF"},
+		"zstd, short":                   {compressed(t, sound, "zstd")[:60], "unexpected EOF"},
 		"gzip, bad":                     {append([]byte{0x1f, 0x8b}, sound...), "its compression is damaged"},
 		"empty":                         {nil, "is damaged"},
 		"window":                        {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0, 0, 0}, "window size exceeded"},
@@ -181,8 +216,8 @@ func bzipped(t *testing.T, raw []byte) []byte {
 	return out
 }
 
-// packed compresses.
-func packed(t *testing.T, raw []byte, how string) []byte {
+// compressed compresses.
+func compressed(t *testing.T, raw []byte, how string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	var w io.WriteCloser = gzip.NewWriter(&b)

@@ -75,9 +75,13 @@ func (a *assembly) layerBlob(ctx context.Context, t *tree, l v1.Layer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	whole, err := sized(r, size)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", want, err)
+	}
 	sum := sha256.New()
 	n := &inode{mode: typeFile | 0o644, size: size}
-	if n.data, err = a.spool.add(io.TeeReader(cancelled(ctx, r), sum), size); err != nil {
+	if n.data, err = a.spool.add(io.TeeReader(cancelled(ctx, whole), sum), size); err != nil {
 		return fmt.Errorf("layer %s: %w", want, err)
 	}
 	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != want.Hex {

@@ -192,7 +192,11 @@ func (s *Store) writeBlobs(ctx context.Context, img v1.Image, digest v1.Hash) er
 		if err != nil {
 			return fmt.Errorf("a layer has no digest: %w", err)
 		}
-		if err := s.writeBlob(ctx, h, l.Compressed); err != nil {
+		size, err := l.Size()
+		if err != nil {
+			return fmt.Errorf("layer %s: cannot tell its size: %w", h, err)
+		}
+		if err := s.writeBlob(ctx, h, size, l.Compressed); err != nil {
 			return fmt.Errorf("layer %s: %w", h, err)
 		}
 	}
@@ -211,24 +215,24 @@ func (s *Store) writeBlobs(ctx context.Context, img v1.Image, digest v1.Hash) er
 	raw := func(b []byte) func() (io.ReadCloser, error) {
 		return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 	}
-	if err := s.writeBlob(ctx, name, raw(config)); err != nil {
+	if err := s.writeBlob(ctx, name, int64(len(config)), raw(config)); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	return s.writeBlob(ctx, digest, raw(manifest))
+	return s.writeBlob(ctx, digest, int64(len(manifest)), raw(manifest))
 }
 
 // writeBlob copies a blob into the layout unless a sound one is there. The
 // library's own writer would take any file of that name for it, also one cut
 // short by a crash.
-func (s *Store) writeBlob(ctx context.Context, h v1.Hash, open func() (io.ReadCloser, error)) (err error) {
+func (s *Store) writeBlob(ctx context.Context, h v1.Hash, size int64, open func() (io.ReadCloser, error)) (err error) {
 	if h.Algorithm != "sha256" {
 		return fmt.Errorf("digest %s is not a sha256", h)
 	}
 	path := s.blob(h)
 	if f, err := os.Open(path); err == nil {
-		got, _, err := v1.SHA256(f)
+		got, n, err := v1.SHA256(f)
 		f.Close()
-		if err == nil && got == h {
+		if err == nil && got == h && n == size {
 			return nil
 		}
 	}
@@ -237,7 +241,11 @@ func (s *Store) writeBlob(ctx context.Context, h v1.Hash, open func() (io.ReadCl
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	return writeVerified(path, cancelled(ctx, r), h)
+	whole, err := sized(r, size)
+	if err != nil {
+		return err
+	}
+	return writeVerified(path, cancelled(ctx, whole), h)
 }
 
 func (s *Store) blob(h v1.Hash) string { return filepath.Join(s.dir, "blobs", h.Algorithm, h.Hex) }

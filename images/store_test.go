@@ -1,7 +1,9 @@
 package images
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
@@ -203,6 +206,115 @@ type compressedLiar struct{ v1.Layer }
 
 func (compressedLiar) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("lies")), nil
+}
+
+func (compressedLiar) Size() (int64, error) { return int64(len("lies")), nil }
+
+// forgedSize is an image whose manifest says other sizes of its layers.
+type forgedSize struct {
+	v1.Image
+	manifest *v1.Manifest
+}
+
+func forge(t *testing.T, img v1.Image, more int64) v1.Image {
+	t.Helper()
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = m.DeepCopy()
+	for i := range m.Layers {
+		m.Layers[i].Size += more
+	}
+	return forgedSize{img, m}
+}
+
+func (f forgedSize) Manifest() (*v1.Manifest, error) { return f.manifest, nil }
+func (f forgedSize) RawManifest() ([]byte, error)    { return json.Marshal(f.manifest) }
+func (f forgedSize) Digest() (v1.Hash, error)        { return partial.Digest(f) }
+func (f forgedSize) Size() (int64, error)            { return partial.Size(f) }
+
+// A layer that is longer or shorter than its descriptor says is told by that,
+// wherever the image comes from.
+func TestForgedSize(t *testing.T) {
+	host := serve(t)
+	img := packedImage(t, "amd64", layer{file("a", strings.Repeat("abc", 1000))})
+	for more, want := range map[int64]string{0: "", -1: "bytes, its descriptor in the manifest says", 1: "bytes, its descriptor in the manifest says", -1 << 40: "its descriptor in the manifest says -"} {
+		forged := forge(t, img, more)
+		check := func(from string, err error) {
+			t.Helper()
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %d bytes more: got %v, want %q", from, more, err, want)
+			}
+		}
+		_, err := open(t).Import(t.Context(), ociArchive(t, "a:1", false, nil, forged), "")
+		check("archive", err)
+		there, err := name.ParseReference(fmt.Sprintf("%s/forged:%d", host, more+1<<41))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(there, forged); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Resolve(open(t)).Image(t.Context(), there.Name(), "amd64")
+		if err != nil { // the length that it announces is told by the library
+			err = errors.New(strings.Replace(err.Error(), "does not match expected size", "bytes, its descriptor in the manifest says", 1))
+		}
+		check("registry", err)
+
+		s := open(t)
+		put(t, s, "x", img)
+		raw, err := forged.RawManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeFile(s.blob(digestHash(t, forged)), bytes.NewReader(raw)); err != nil {
+			t.Fatal(err)
+		}
+		index, err := s.index()
+		if err != nil {
+			t.Fatal(err)
+		}
+		index.Manifests[0].Digest, index.Manifests[0].Size = digestHash(t, forged), int64(len(raw))
+		if err := s.writeIndex(index); err != nil {
+			t.Fatal(err)
+		}
+		local, err := s.Get(t.Context(), "x", "amd64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = flatten(t.Context(), local, testSpool(t))
+		check("layout", err)
+	}
+}
+
+func digestHash(t *testing.T, img v1.Image) v1.Hash {
+	t.Helper()
+	h, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// A stream is read no further than the declared size.
+func TestSizedStopsAtOnce(t *testing.T) {
+	given := 0
+	endless := readerFunc(func(p []byte) (int, error) { given += len(p); return len(p), nil })
+	r, err := sized(endless, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, make([]byte, 300))
+	if n != 1000 || given != 1200 || err == nil || !strings.Contains(err.Error(), "has more than 1000 bytes, its descriptor in the manifest says 1000") {
+		t.Errorf("%d of %d bytes: %v", n, given, err)
+	}
+	if r, err = sized(strings.NewReader("ab"), 2); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); string(got) != "ab" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
 }
 
 // TestMain makes this program the other process of TestStoreConcurrent and

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"bufio"
 	"compress/bzip2"
 	"context"
 	"crypto/sha256"
@@ -244,11 +245,7 @@ func unpackedKernel(payload *io.SectionReader) (r io.Reader, err error) {
 	case strings.HasPrefix(m, "BZh"):
 		r = bzip2.NewReader(packed)
 	case m == "\xfd7zX":
-		var head [64]byte
-		if _, err := payload.ReadAt(head[:min(len(head), int(payload.Size()))], 0); err != nil {
-			return nil, err
-		}
-		r, err = unxz(packed, head[:])
+		r, err = unxz(bufio.NewReader(packed))
 	default:
 		err = fmt.Errorf("% x are the first bytes of no compression that is known here", magic)
 	}
