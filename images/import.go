@@ -187,7 +187,7 @@ func (a tarArchive) images() ([]importedImage, error) {
 		if err != nil {
 			return nil, err
 		}
-		return a.index(raw, "", 0)
+		return a.index(raw)
 	}
 	return nil, errors.New("it has neither manifest.json nor index.json: it is no archive of images")
 }
@@ -250,43 +250,51 @@ func (a tarArchive) repack() (io.ReadCloser, error) {
 // Annotations that name an image in an index, the full name first.
 var nameAnnotations = []string{"io.containerd.image.name", refName}
 
-// index reads an OCI index, and the indexes in it.
-func (a tarArchive) index(raw []byte, ref string, depth int) (found []importedImage, err error) {
-	if depth > 4 {
-		return nil, errors.New("its indexes are nested too deeply")
+// index reads an OCI index, and the indexes in it. A name that an index has is
+// that of all its images.
+func (a tarArchive) index(raw []byte) (found []importedImage, err error) {
+	list, err := manifests(raw)
+	if err != nil {
+		return nil, err
 	}
+	all, err := leaves(list, "", func(name string, d v1.Descriptor) (string, []v1.Descriptor, error) {
+		inner, err := a.blob(d.Digest)
+		if err != nil {
+			return "", nil, err
+		}
+		list, err := manifests(inner)
+		return nameOf(d, name), list, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
+		img, err := partial.CompressedToImage(archivedImage{a, l.Descriptor})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, importedImage{nameOf(l.Descriptor, l.in), img})
+	}
+	return found, nil
+}
+
+func manifests(raw []byte) ([]v1.Descriptor, error) {
 	var m v1.IndexManifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, fmt.Errorf("an index is damaged: %w", err)
 	}
-	for _, d := range baselineLast(m.Manifests) {
-		name := ref
-		for _, key := range nameAnnotations {
-			if v := d.Annotations[key]; v != "" && name == "" && strings.ContainsAny(v, ":/") {
-				name = v
-			}
-		}
-		switch {
-		case d.Platform != nil && d.Platform.OS != "linux":
-		case d.MediaType.IsIndex():
-			inner, err := a.blob(d.Digest)
-			if err != nil {
-				return nil, err
-			}
-			more, err := a.index(inner, name, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, more...)
-		case d.MediaType.IsImage():
-			img, err := partial.CompressedToImage(archivedImage{a, d})
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, importedImage{name, img})
+	return m.Manifests, nil
+}
+
+// nameOf is the name of what an index lists, if the index itself has none. A
+// bare tag is no name.
+func nameOf(d v1.Descriptor, name string) string {
+	for _, key := range nameAnnotations {
+		if v := d.Annotations[key]; name == "" && strings.ContainsAny(v, ":/") {
+			name = v
 		}
 	}
-	return found, nil
+	return name
 }
 
 // blob is a blob that is not a layer, checked against its digest.

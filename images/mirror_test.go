@@ -4,6 +4,7 @@ import (
 	"io"
 	"log"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 func TestParseMirror(t *testing.T) {
@@ -145,6 +147,47 @@ func TestVariants(t *testing.T) {
 			} else if digest(t, img) != digest(t, of(arch, want)) {
 				t.Errorf("%s for %s is not %s", tag, arch, want)
 			}
+		}
+	}
+}
+
+// Indexes lie in one another: four deep and no more, and not so many that a few
+// short ones stand for a million images. What every machine runs comes last,
+// whichever of them lists it.
+func TestLeaves(t *testing.T) {
+	at := func(kind types.MediaType, hex, arch, variant string) v1.Descriptor {
+		return v1.Descriptor{MediaType: kind, Digest: v1.Hash{Algorithm: "sha256", Hex: hex}, Platform: &v1.Platform{OS: "linux", Architecture: arch, Variant: variant}}
+	}
+	nested := func(hex string) v1.Descriptor {
+		return v1.Descriptor{MediaType: types.OCIImageIndex, Digest: v1.Hash{Hex: hex}}
+	}
+	other := at(types.OCIManifestSchema1, "w", "amd64", "")
+	other.Platform.OS = "windows"
+	plain := at(types.OCIManifestSchema1, "plain", "amd64", "")
+	for name, c := range map[string]struct {
+		indexes map[string][]v1.Descriptor
+		want    string
+		err     string
+	}{
+		"across":      {map[string][]v1.Descriptor{"": {nested("a"), nested("b"), other}, "a": {plain}, "b": {at(types.OCIManifestSchema1, "v3", "amd64", "v3")}}, "v3@b plain@a", ""},
+		"four":        {map[string][]v1.Descriptor{"": {nested("1")}, "1": {nested("2")}, "2": {nested("3")}, "3": {nested("4")}, "4": {plain}}, "plain@4", ""},
+		"five":        {map[string][]v1.Descriptor{"": {nested("1")}, "1": {nested("2")}, "2": {nested("3")}, "3": {nested("4")}, "4": {nested("5")}, "5": {plain}}, "", "nested more than 4 deep"},
+		"loop":        {map[string][]v1.Descriptor{"": {nested("1")}, "1": {nested("")}}, "", "nested more than 4 deep"},
+		"many":        {map[string][]v1.Descriptor{"": slices.Repeat([]v1.Descriptor{nested("1")}, 100), "1": slices.Repeat([]v1.Descriptor{plain}, 100)}, "", "name more than 1000 images"},
+		"none inside": {map[string][]v1.Descriptor{"": {nested("1")}, "1": nil}, "", ""},
+	} {
+		all, err := leaves(c.indexes[""], "", func(_ string, d v1.Descriptor) (string, []v1.Descriptor, error) {
+			return d.Digest.Hex, c.indexes[d.Digest.Hex], nil
+		})
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: got %v, want %q", name, err, c.err)
+		}
+		var got []string
+		for _, l := range all {
+			got = append(got, l.Digest.Hex+"@"+l.in)
+		}
+		if err == nil && strings.Join(got, " ") != c.want {
+			t.Errorf("%s: got %v, want %s", name, got, c.want)
 		}
 	}
 }

@@ -124,7 +124,7 @@ func remoteImage(ctx context.Context, parsed name.Reference, arch string) (v1.Im
 	if desc.MediaType.IsIndex() {
 		var index v1.ImageIndex
 		if index, err = desc.ImageIndex(); err == nil {
-			err = variants(index, found, 0)
+			err = variants(index, found)
 		}
 	} else {
 		var img v1.Image
@@ -142,35 +142,79 @@ func remoteImage(ctx context.Context, parsed name.Reference, arch string) (v1.Im
 	return img, nil
 }
 
-// maxNesting is how deep indexes may lie in one another.
-const maxNesting = 4
+// Limits of indexes in indexes: a few short ones that name one another can stand
+// for more images than there are anywhere.
+const (
+	maxNesting = 4
+	maxImages  = 1000
+)
+
+// leaf is an image that an index names, and the index.
+type leaf[T any] struct {
+	v1.Descriptor
+	in T
+}
+
+// leaves are the images for Linux of an index's list and of the indexes in it,
+// which enter opens, those for every machine last: see [baselineLast].
+func leaves[T any](list []v1.Descriptor, in T, enter func(in T, d v1.Descriptor) (T, []v1.Descriptor, error)) (found []leaf[T], err error) {
+	seen := 0
+	var walk func(list []v1.Descriptor, in T, depth int) error
+	walk = func(list []v1.Descriptor, in T, depth int) error {
+		if depth > maxNesting {
+			return fmt.Errorf("its indexes are nested more than %d deep", maxNesting)
+		}
+		for _, d := range list {
+			if seen++; seen > maxImages {
+				return fmt.Errorf("its indexes name more than %d images", maxImages)
+			}
+			switch {
+			case d.Platform != nil && d.Platform.OS != "linux": // attestations and other systems
+			case d.MediaType.IsIndex():
+				inner, more, err := enter(in, d)
+				if err == nil {
+					err = walk(more, inner, depth+1)
+				}
+				if err != nil {
+					return err
+				}
+			case d.MediaType.IsImage():
+				found = append(found, leaf[T]{d, in})
+			}
+		}
+		return nil
+	}
+	err = walk(list, in, 0)
+	return baselineLast(found), err
+}
 
 // variants adds the images of a multi-platform index, by architecture. An image
 // of an unknown platform costs a request: its config tells the architecture.
-func variants(index v1.ImageIndex, found map[string]v1.Image, depth int) error {
-	if depth > maxNesting {
-		return fmt.Errorf("its indexes are nested more than %d deep", maxNesting)
-	}
+func variants(index v1.ImageIndex, found map[string]v1.Image) error {
 	m, err := index.IndexManifest()
 	if err != nil {
 		return err
 	}
-	for _, d := range baselineLast(m.Manifests) {
-		switch {
-		case d.Platform != nil && d.Platform.OS != "linux":
-			continue // attestations and other systems
-		case d.MediaType.IsIndex():
-			var inner v1.ImageIndex
-			if inner, err = index.ImageIndex(d.Digest); err == nil {
-				err = variants(inner, found, depth+1)
-			}
-		case d.MediaType.IsImage():
-			var img v1.Image
-			if img, err = index.Image(d.Digest); err == nil && d.Platform != nil {
-				found[d.Platform.Architecture] = img
-			} else if err == nil {
-				err = addImage(img, found)
-			}
+	all, err := leaves(m.Manifests, index, func(in v1.ImageIndex, d v1.Descriptor) (v1.ImageIndex, []v1.Descriptor, error) {
+		inner, err := in.ImageIndex(d.Digest)
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := inner.IndexManifest()
+		if err != nil {
+			return nil, nil, err
+		}
+		return inner, m.Manifests, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		img, err := l.in.Image(l.Digest)
+		if err == nil && l.Platform != nil {
+			found[l.Platform.Architecture] = img
+		} else if err == nil {
+			err = addImage(img, found)
 		}
 		if err != nil {
 			return err
@@ -188,18 +232,17 @@ func addImage(img v1.Image, found map[string]v1.Image) error {
 	return err
 }
 
-// baselineLast is the manifests of an index with those for every machine of an
+// baselineLast is the images of indexes with those for every machine of an
 // architecture behind those that need a better one, such as linux/amd64/v3: who
 // keeps the last of an architecture has what boots everywhere.
-func baselineLast(list []v1.Descriptor) []v1.Descriptor {
-	rank := func(d v1.Descriptor) int {
-		if p := d.Platform; p == nil || p.Variant == "" || p.Architecture == "arm64" && p.Variant == "v8" {
+func baselineLast[T any](list []leaf[T]) []leaf[T] {
+	rank := func(l leaf[T]) int {
+		if p := l.Platform; p == nil || p.Variant == "" || p.Architecture == "arm64" && p.Variant == "v8" {
 			return 1
 		}
 		return 0
 	}
-	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b v1.Descriptor) int { return cmp.Compare(rank(a), rank(b)) })
+	slices.SortStableFunc(list, func(a, b leaf[T]) int { return cmp.Compare(rank(a), rank(b)) })
 	return list
 }
 

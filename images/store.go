@@ -343,27 +343,11 @@ func expand(root v1.ImageIndex, d v1.Descriptor, found map[string]v1.Image) erro
 		if err != nil {
 			return err
 		}
-		config, err := img.ConfigFile()
-		if err != nil {
-			return err
-		}
-		found[config.Architecture] = img
-		return nil
+		return addImage(img, found)
 	}
-	nested, err := root.ImageIndex(d.Digest)
+	index, err := root.ImageIndex(d.Digest)
 	if err != nil {
 		return err
 	}
-	m, err := nested.IndexManifest()
-	if err != nil {
-		return err
-	}
-	for _, inner := range baselineLast(m.Manifests) {
-		if inner.MediaType.IsImage() && (inner.Platform == nil || inner.Platform.OS == "linux") {
-			if err := expand(nested, inner, found); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return variants(index, found)
 }

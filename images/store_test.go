@@ -115,16 +115,19 @@ func TestStoreNestedIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: arm})
-	m, err := inner.RawManifest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, size, err := v1.SHA256(strings.NewReader(string(m)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := writeFile(filepath.Join(s.dir, "blobs", "sha256", h.Hex), strings.NewReader(string(m))); err != nil {
-		t.Fatal(err)
+	var h v1.Hash
+	var size int64
+	for _, index := range []v1.ImageIndex{inner, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner})} {
+		m, err := index.RawManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, size, err = v1.SHA256(bytes.NewReader(m)); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeFile(s.blob(h), bytes.NewReader(m)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	raw.Manifests = []v1.Descriptor{{MediaType: "application/vnd.oci.image.index.v1+json", Digest: h, Size: size, Annotations: map[string]string{refName: "other/tool:1"}}}
 	if err := s.writeIndex(raw); err != nil {
