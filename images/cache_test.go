@@ -168,12 +168,93 @@ func TestBuildErrors(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	full := explain(&fs.PathError{Op: "write", Path: "/x/y", Err: syscall.ENOSPC}, "/x")
-	if !errors.Is(full, syscall.ENOSPC) || !strings.Contains(full.Error(), "no room in /x: free some") {
+	full := explain(&fs.PathError{Op: "write", Path: "/none/x/y", Err: syscall.ENOSPC}, "/z")
+	if !errors.Is(full, syscall.ENOSPC) || !strings.Contains(full.Error(), "no room in /none/x: free some, or choose another folder") {
 		t.Errorf("got %v", full)
 	}
 	if other := errors.New("other"); explain(other, "/x") != other {
 		t.Error("an error of another kind was changed")
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	denied := explain(&fs.PathError{Op: "open", Path: secret, Err: syscall.EACCES}, "/cache")
+	if strings.Contains(denied.Error(), "/cache") || !strings.Contains(denied.Error(), "may not use it: change its owner or mode") {
+		t.Errorf("a file that is only read: got %v", denied)
+	}
+	denied = explain(&fs.PathError{Op: "mkdir", Path: "/sealed/x", Err: syscall.EACCES}, "/cache")
+	if !strings.Contains(denied.Error(), "may not write in /sealed: change its owner or mode, or choose another folder") {
+		t.Errorf("a folder: got %v", denied)
+	}
+}
+
+const childFull = "SEATRIAL_TEST_FULL"
+
+// What is full or read-only is named, and what to do about it: the cache, the
+// store or the folder for temporary files. The file systems are real ones, in a
+// mount namespace of a child.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv(childFull) == "" {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
+		child.Env = append(os.Environ(), childFull+"=1")
+		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		if os.Getuid() != 0 {
+			child.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+			child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		}
+		if out, err := child.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	disk := func(options string, flags uintptr) string {
+		t.Helper()
+		dir := t.TempDir()
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", flags, options); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+		return dir
+	}
+	roomy, small, few, sealed := disk("", 0), disk("size=64k", 0), disk("nr_inodes=6", 0), disk("", syscall.MS_RDONLY)
+	archive := ociArchive(t, "a:1", false, nil, image(t, "amd64", v1.Config{}, layer{file("a", strings.Repeat("x", 200_000))}))
+	shelf := stock(t)
+	shelf["test/kernel"] = image(t, "amd64", v1.Config{}, layer{file("kernel", strings.Repeat("k", 200_000)), file("kernel.tar", string(layer{}.archive(t)))})
+	builds := func(dir string) error {
+		_, err := (&Builder{Source: shelf, Arch: "amd64", Dir: dir}).Build(t.Context(), spec(t, head))
+		return err
+	}
+	imports := func(dir, tmp string) error {
+		t.Setenv("TMPDIR", tmp)
+		s, err := OpenStore(dir)
+		if err == nil {
+			_, err = s.Import(t.Context(), archive, "")
+		}
+		return err
+	}
+	for what, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"build":              {builds(filepath.Join(roomy, "c")), ""},
+		"import":             {imports(filepath.Join(roomy, "s"), roomy), ""},
+		"build, full":        {builds(small), "no room in " + small},
+		"build, no inodes":   {builds(few), "no room in " + few},
+		"build, sealed":      {builds(filepath.Join(sealed, "c")), sealed + " is mounted read-only: mount it to be written, or choose another folder"},
+		"import, full":       {imports(small, roomy), "no room in " + small + "/blobs/sha256 (0 MiB are left of 0): free some, or choose another folder"},
+		"import, full tmp":   {imports(filepath.Join(roomy, "t"), small), "no room in " + small + " ("},
+		"import, tmp":        {imports(filepath.Join(roomy, "u"), small), "or let TMPDIR name another folder"},
+		"import, sealed":     {imports(sealed, roomy), sealed + " is mounted read-only"},
+		"import, sealed tmp": {imports(filepath.Join(roomy, "v"), sealed), sealed + " is mounted read-only: mount it to be written, or let TMPDIR name another folder"},
+	} {
+		if (c.err == nil) != (c.want == "") || c.err != nil && !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: got %v\nwant %s", what, c.err, c.want)
+		}
 	}
 }
 

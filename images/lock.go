@@ -63,14 +63,3 @@ func still(f *os.File, name string) bool {
 	b, err := os.Lstat(name)
 	return err == nil && os.SameFile(a, b)
 }
-
-// explain adds the remedy to an error of the host's file system.
-func explain(err error, dir string) error {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: no room in %s: free some, or choose another folder; nothing was left behind", err, dir)
-	case errors.Is(err, syscall.EROFS), errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w: %s must be writable: choose another folder", err, dir)
-	}
-	return err
-}

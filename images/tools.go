@@ -114,10 +114,14 @@ func finish(ctx context.Context, cmd *exec.Cmd, run func() error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(lastBytes(said.String(), 2000)))
+	if err == nil {
+		return nil
 	}
-	return nil
+	text := strings.TrimSpace(lastBytes(said.String(), 2000))
+	if strings.Contains(strings.ToLower(text), syscall.ENOSPC.Error()) { // of a tool words are all there is
+		err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+	}
+	return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, text)
 }
 
 func lastBytes(s string, n int) string { return s[max(0, len(s)-n):] }
