@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,8 +131,9 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 	if !slices.Contains(arches, o.Arch) {
 		return nil, fmt.Errorf("no components for the architecture %q: there are those of %s", o.Arch, strings.Join(arches, " and "))
 	}
+	// Without a go tool what was compiled before can still be used.
 	toolchain, err := goVersion(ctx, o.Source, o.Cache)
-	if err != nil {
+	if err != nil && !errors.Is(err, exec.ErrNotFound) {
 		return nil, err
 	}
 	var out []Built
@@ -167,15 +170,22 @@ func (o Options) key(r recipe, toolchain string) (string, error) {
 }
 
 func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, error) {
-	key, err := o.key(r, toolchain)
+	note := filepath.Join(o.Cache, "components", r.name+"-"+o.Arch+".json")
+	used := toolchain
+	if toolchain == "" {
+		used = toolchainOf(note)
+	}
+	key, err := o.key(r, used)
 	if err != nil {
 		return Built{}, err
 	}
-	note := filepath.Join(o.Cache, "components", r.name+"-"+o.Arch+".json")
 	ref := "seatrial/" + r.name
 	b, kept := o.kept(ctx, note, ref, key)
 	if kept {
 		return b, o.tell(r.name, b)
+	}
+	if toolchain == "" && len(r.programs) > 0 {
+		return Built{}, errors.New("it must be compiled, as it is not in the store or its sources or its lock changed, and there is no go in PATH: install Go, or add its folder to PATH")
 	}
 	k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: newApt(o.Cache, o.Arch)}
 	o.Progress(r.name, "building")
@@ -236,6 +246,21 @@ func (o Options) tell(name string, b Built) error {
 		o.Progress(name, Differs+d)
 	}
 	return nil
+}
+
+// toolchainOf is what compiled the component that a note tells of.
+func toolchainOf(note string) string {
+	var b Built
+	text, err := os.ReadFile(note)
+	if err != nil || json.Unmarshal(text, &b) != nil {
+		return ""
+	}
+	for _, in := range b.Inputs {
+		if in.Kind == kindToolchain {
+			return in.Version
+		}
+	}
+	return ""
 }
 
 // kept finds a component that was made of the same inputs before.

@@ -2,6 +2,8 @@ package component
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,8 +12,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/seatrial/seatrial"
+	"github.com/seatrial/seatrial/images"
 )
 
 func in(component, kind, name, version, digest string) Input {
@@ -209,6 +213,49 @@ func TestKey(t *testing.T) {
 	other.Arch = "arm64"
 	if init == key(other, "init", "go1") {
 		t.Error("the architecture must be part of the key")
+	}
+}
+
+// What was compiled before needs no go tool; what must be compiled says so.
+func TestWithoutGo(t *testing.T) {
+	store, err := images.OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := assemble(nil, v1.Config{}, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(t.Context(), "seatrial/init", im); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := im.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Arch: "amd64", Store: store, Cache: t.TempDir(), Source: seatrial.Source, Lock: Lock{}, Names: []string{"init"}}
+	i := slices.IndexFunc(recipes(), func(r recipe) bool { return r.name == "init" })
+	key, err := o.key(recipes()[i], "go1.99")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", "")
+	for key, want := range map[string]string{key: "", "of other sources": "there is no go in PATH: install Go, or add its folder to PATH"} {
+		note, err := json.Marshal(Built{Ref: "seatrial/init", Key: key, Digest: digest.String(), Inputs: []Input{in("init", kindToolchain, "go", "go1.99", "")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(o.Cache, "components", "init-amd64.json")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, note, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		built, err := Build(t.Context(), o)
+		if want == "" && (err != nil || len(built) != 1 || built[0].Digest != digest.String()) {
+			t.Errorf("%+v, %v", built, err)
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 
