@@ -32,6 +32,10 @@ files:
   - path: /etc/probe/dir
     directory: true
     mode: "0711"
+  - path: /
+    directory: true
+    mode: "0751"
+    gid: 8
 `
 
 var _ = Describe("files", func() {
@@ -47,6 +51,9 @@ var _ = Describe("files", func() {
 		Expect(run(ctx, vm, "@stat", "/etc/probe/link")).To(HaveSuffix(" link\n"))
 		Expect(run(ctx, vm, "@stat", "/etc/probe/dir")).To(And(HavePrefix("0711 "), HaveSuffix(" directory\n")))
 		Expect(refused(ctx, vm, "@stat", "/etc/probe/absent")).To(ContainSubstring("no such file"))
+		// The root itself takes owner and mode, and nothing below it does.
+		Expect(run(ctx, vm, "@stat", "/")).To(And(HavePrefix("0751 0 8 "), HaveSuffix(" directory\n")))
+		Expect(run(ctx, vm, "@stat", "/etc")).To(HavePrefix("0755 0 0 "))
 		// An entry without a mode must not close the folders above it.
 		Expect(run(ctx, vm, "@stat", "/etc")).To(HavePrefix("0755 "))
 		Expect(run(ctx, vm, "@stat", "/etc/probe")).To(HavePrefix("0755 "))
