@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // attributes are the extended attributes of a file, by name; nil: none.
@@ -104,17 +106,45 @@ func readAttributes(dir string) (map[string]attributes, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all map[string]attributes
-	return all, json.Unmarshal(raw, &all)
+	var kept map[string]attributes
+	if err := json.Unmarshal(raw, &kept); err != nil {
+		return nil, err
+	}
+	return renamed(kept, func(key string) string {
+		if name, err := hex.DecodeString(strings.TrimPrefix(key, "/")); err == nil && strings.HasPrefix(key, "/") {
+			return string(name)
+		}
+		return key
+	}), nil
 }
 
 // writeAttributes is the reverse.
 func writeAttributes(w io.Writer, all map[string]attributes) error {
-	text, err := json.Marshal(all) // sorted
+	// JSON has no place for what is not UTF-8, and a name here never begins with
+	// a slash: one that does is written in hexadecimal.
+	text, err := json.Marshal(renamed(all, func(name string) string {
+		if utf8.ValidString(name) {
+			return name
+		}
+		return "/" + hex.EncodeToString([]byte(name))
+	})) // sorted
 	if err == nil {
 		_, err = w.Write(text)
 	}
 	return err
+}
+
+// renamed is a copy with the names of files and of attributes changed.
+func renamed(all map[string]attributes, change func(string) string) map[string]attributes {
+	out := map[string]attributes{}
+	for file, list := range all {
+		copied := attributes{}
+		for name, value := range list {
+			copied[change(name)] = value
+		}
+		out[change(file)] = copied
+	}
+	return out
 }
 
 // Lost tells which extended attributes a medium of the image cannot hold, in
