@@ -24,6 +24,7 @@ import (
 // bomb, and no machine could hold it in memory.
 const (
 	maxEntries = 1_000_000
+	maxNames   = 512 << 20 // bytes of names and links, which are in memory
 	maxBytes   = 8 << 30
 	maxFile    = 1<<32 - 1 // a newc header has eight hexadecimal digits for the size
 	maxTarget  = 4096 - 1  // PATH_MAX: the kernel skips longer links
@@ -68,6 +69,7 @@ type flattener struct {
 	tree    *tree
 	spool   *spool
 	entries int
+	names   int64 // bytes
 	bytes   int64
 
 	left           int // extended attributes that were left behind
@@ -232,6 +234,9 @@ func (f *flattener) unpack(r io.Reader) error {
 		}
 		if f.entries++; f.entries > maxEntries {
 			return fmt.Errorf("more than %d entries", maxEntries)
+		}
+		if f.names += int64(len(h.Name) + len(h.Linkname)); f.names > maxNames {
+			return fmt.Errorf("more than %d bytes of names and links", maxNames)
 		}
 		if err := f.entry(h, tr); err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)

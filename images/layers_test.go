@@ -308,6 +308,22 @@ func TestFlattenLimits(t *testing.T) {
 	if err := f.unpack(bytes.NewReader(layer{file("a", "")}.archive(t))); err == nil || !strings.Contains(err.Error(), "more than 1000000 entries") {
 		t.Errorf("entries: %v", err)
 	}
+	// Few entries can stand for many folders, and for much memory.
+	f = &flattener{tree: newTree(), spool: testSpool(t)}
+	f.tree.implied = maxEntries - 3
+	if err := f.unpack(bytes.NewReader(layer{file("a/b/c/d", ""), file("a/b/c/e", "")}.archive(t))); err != nil {
+		t.Errorf("the last folder fits: %v", err)
+	}
+	if err := f.unpack(bytes.NewReader(layer{file("b/d", "")}.archive(t))); err == nil || !strings.Contains(err.Error(), "more than 1000000 folders that nothing describes") {
+		t.Errorf("folders: %v", err)
+	}
+	f = &flattener{tree: newTree(), spool: testSpool(t), names: maxNames - 3}
+	if err := f.unpack(bytes.NewReader(layer{symlink("a", "bc")}.archive(t))); err != nil {
+		t.Errorf("the last name fits: %v", err)
+	}
+	if err := f.unpack(bytes.NewReader(layer{file("a", "")}.archive(t))); err == nil || !strings.Contains(err.Error(), "more than 536870912 bytes of names and links") {
+		t.Errorf("names: %v", err)
+	}
 	f = &flattener{tree: newTree(), spool: testSpool(t), bytes: maxBytes - 1}
 	if err := f.unpack(bytes.NewReader(layer{file("a", "x")}.archive(t))); err != nil {
 		t.Errorf("the last byte fits: %v", err)

@@ -72,8 +72,9 @@ func newFile(perm uint32, contents string) *inode {
 // resolved in the tree, where ".." of the root is the root and an absolute
 // symbolic link starts at the tree's root. It never touches the host's files.
 type tree struct {
-	root  *entry
-	layer int
+	root    *entry
+	layer   int
+	implied int // directories that were made because something lies below them
 }
 
 func newTree() *tree { return &tree{root: &entry{inode: newDir(0o755)}} }
@@ -136,6 +137,9 @@ func (t *tree) dir(name string) (*entry, error) {
 			continue
 		}
 		if next == nil || !next.is(typeDir) {
+			if t.implied++; t.implied > maxEntries {
+				return nil, fmt.Errorf("%.40q... lies in more than %d folders that nothing describes", name, maxEntries)
+			}
 			next = &entry{inode: newDir(0o755), layer: t.layer}
 			next.implied = true
 			here.children[part] = next
