@@ -146,8 +146,11 @@ func readArchive(r io.Reader, s *spool) (tarArchive, error) {
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if total += h.Size; total > 4*maxBytes || len(a) > maxEntries {
-			return nil, errors.New("it holds more than any image")
+		if total += h.Size; total > 4*maxBytes || len(a) > maxFiles {
+			return nil, fmt.Errorf("it holds more than any image: %d files and %d bytes are the limits", maxFiles, int64(4*maxBytes))
+		}
+		if len(h.Name) > maxPath { // names are in memory
+			return nil, fmt.Errorf("%.40q... has %d bytes, %d are the limit of a name", h.Name, len(h.Name), maxPath)
 		}
 		data, err := s.add(tr, h.Size)
 		if err != nil {
@@ -156,6 +159,9 @@ func readArchive(r io.Reader, s *spool) (tarArchive, error) {
 		a[path.Clean(h.Name)] = io.NewSectionReader(data, 0, h.Size)
 	}
 }
+
+// maxFiles is the most that an archive may hold: an image has some dozens.
+const maxFiles = 100_000
 
 // maxManifest is the most that is read of a file that is not a layer; the
 // distribution specification asks registries to take manifests of 4 MiB.

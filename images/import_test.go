@@ -185,7 +185,12 @@ func TestImportRefuses(t *testing.T) {
 	if err := os.WriteFile(climbing, layer{{Typeflag: tar.TypeSymlink, Name: "manifest.json", Linkname: "/etc/passwd"}}.archive(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	endless := filepath.Join(t.TempDir(), "endless.tar")
+	if err := os.WriteFile(endless, layer{file(strings.Repeat("abcdefg/", 511)+"abcdefgh", "")}.archive(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for what, c := range map[string]struct{ file, want string }{
+		"a long name":     {endless, "has 4096 bytes, 4095 are the limit of a name"},
 		"no file":         {filepath.Join(t.TempDir(), "none"), "no such file"},
 		"no tar":          {text, "not a sound tar archive"},
 		"another archive": {other, "neither manifest.json nor index.json"},
