@@ -178,6 +178,9 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 		Kernel: p.Image.KernelFor(memory), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
 		Disks: p.Disks, NICs: p.nics(), CDs: p.CDs, Channels: p.Channels, Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
 	}
+	if p.TPM != "" {
+		c.Kernel = p.Image.KernelPath // entered directly, the kernel finds no TPM
+	}
 	if p.NoInitrd {
 		c.Initrd = ""
 	}
