@@ -27,7 +27,7 @@ var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 
 	It("tells a start that fails once, with its reason", func(ctx SpecContext) {
 		Expect(vm).To(suite.Print(`^service unwired: .*eth9: Link not found`))
-		awaitLine(ctx, vm, `^service ends: exit status 255$`)
+		awaitLine(ctx, vm, `^service ends: exit status 255\b`)
 		Expect(vm).NotTo(suite.Print(`^service unwired: (exit|running)`))
 		Expect(vm).NotTo(suite.Print(`^service ends: lost`))
 	}, SpecTimeout(2*time.Minute))
@@ -35,7 +35,7 @@ var _ = Describe("the service tool", Label("devices"), Ordered, func() {
 	It("tries again to start what fails, less and less often", func(ctx SpecContext) {
 		awaitLine(ctx, vm, `^service mover: .*dummy0: Link not found; tried again in 3\.2s`)
 		for _, pause := range []string{"200ms", "400ms", "800ms", `1\.6s`} {
-			Expect(count(vm, `^service mover: .*; tried again in `+pause+`$`)).To(Equal(1), pause)
+			Expect(count(vm, `^service mover: .*; tried again in `+pause+`\b`)).To(Equal(1), pause)
 		}
 		Expect(count(vm, `^service mover: exit status`)).To(Equal(1))
 		run(ctx, vm, "service", "stop", "mover")
