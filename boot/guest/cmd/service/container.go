@@ -369,7 +369,7 @@ func (t *tool) halt(ctx context.Context, s service, now task.State, send kill) e
 	}
 	// A full /run costs the mark that its end is wanted, and not the end.
 	if err := writeState(s.file("ending"), strconv.Itoa(int(now.Pid))); err != nil {
-		t.speak.Say("service %s: its end will look like a failure: %v", s.Name, err)
+		t.speak.Say("service %s: not noted that its end is wanted: %v", s.Name, err)
 	}
 	if guest.HeedsTerm("/proc", int(now.Pid)) {
 		if err := send(ctx, s, now.Pid, syscall.SIGTERM); err != nil {

@@ -155,6 +155,9 @@ func TestWatchTellsOnce(t *testing.T) {
 	w.started(s, 9)
 	w.lost(s, 8) // the one before it
 	w.lost(s, w.pid(s.id()))
+	w.asked.Store(uint32(11), true) // by this process, without a mark
+	w.started(s, 11)
+	w.ended(s, 11, 137)
 	s.restart = restartAlways
 	cancel()
 	w.started(s, 10)
@@ -164,6 +167,7 @@ func TestWatchTellsOnce(t *testing.T) {
 		"service web: running, pid 7", "service web: exit status 3",
 		"service web: running, pid 8", "service web: stopped on request, exit status 143 (SIGTERM)",
 		"service web: running, pid 9", "service web: lost: its task is gone",
+		"service web: running, pid 11", "service web: stopped on request, exit status 137 (SIGKILL)",
 		"service web: running, pid 10", "service web: exit status 0",
 	}
 	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {

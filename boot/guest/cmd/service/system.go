@@ -251,6 +251,7 @@ func (t *tool) haltAll(services []service, w *watch) {
 			if err != nil {
 				return // never started, or containerd has gone: PID 1 ends the rest
 			}
+			w.asked.Store(state.Pid, true)
 			if err := t.halt(ctx, s, state, directly); err != nil { // PID 1 ends what it leaves
 				t.speak.Say("service %s: %v", s.Name, err)
 				return

@@ -27,6 +27,7 @@ type watch struct {
 	t        *tool
 	services map[task.ID]service
 	restarts sync.WaitGroup // under way; all end with ctx
+	asked    sync.Map       // pids of tasks that this process ends itself
 
 	mu   sync.Mutex
 	seen map[task.ID]*sight
@@ -221,14 +222,21 @@ func (w *watch) ended(s service, pid, code uint32) {
 
 // wants reports whether a service whose task has ended is to be started again.
 func (w *watch) wants(s service, pid, code uint32) bool {
-	return s.restart.wants(code) && !s.endedOnRequest(pid) && w.ctx.Err() == nil
+	return s.restart.wants(code) && !w.endedOnRequest(s, pid) && w.ctx.Err() == nil
+}
+
+// endedOnRequest is also true for what this process ends itself: the mark in a
+// file is for its others, and cannot be made in a full /run.
+func (w *watch) endedOnRequest(s service, pid uint32) bool {
+	_, own := w.asked.Load(pid)
+	return own || s.endedOnRequest(pid)
 }
 
 func (w *watch) tellEnd(s service, pid, code uint32, again bool, wait time.Duration) {
 	e := boot.Event{At: boot.Services, State: boot.Exited, Unit: s.Name, Facts: map[string]string{boot.FactStatus: statusOf(code)}}
 	text := exitText(code)
 	switch {
-	case s.endedOnRequest(pid):
+	case w.endedOnRequest(s, pid):
 		text = "stopped on request, " + text
 		e.Detail = text
 	case again:
