@@ -97,4 +97,14 @@ var _ = Describe("PID 1", func() {
 		Expect(vm).To(suite.Print(`^the onshutdown container ran`))
 		Expect(vm).To(suite.Print(`reboot: Power down`))
 	}, SpecTimeout(5*time.Minute))
+
+	It("runs the onshutdown containers and shows what they say when /run is full, which it says", func(ctx SpecContext) {
+		vm := trial.Fork(ctx, build(ctx, "services.yml"))
+		Expect(refused(ctx, vm, "/containers/services/family/rootfs/bin/busybox", "dd", "if=/dev/zero", "of=/run/filling", "bs=4096")).To(ContainSubstring("No space left on device"))
+		_, _ = vm.Exec(ctx, "poweroff") // the agent may end before it has answered
+		awaitLine(ctx, vm, `reboot: Power down`)
+		inOrder(vm, "shutdown 000-farewell: from", "shutdown 000-farewell: /run is full: ", "the onshutdown container ran", "service family: ")
+		Expect(vm).NotTo(suite.Print(`^shutdown 000-farewell: (exit|runc)`))
+		Expect(vm).NotTo(suite.Print(`may be (lost|cut off)`))
+	}, SpecTimeout(5*time.Minute))
 })

@@ -23,6 +23,7 @@ type recorder struct {
 	calls []string
 	fail  map[string]error // by the start of a call
 	prune string           // removed from the start of paths
+	full  []string         // file systems without room
 }
 
 func (r *recorder) note(format string, args ...any) error {
@@ -68,9 +69,17 @@ func (r *recorder) MakeNode(name string, mode, major, minor uint32) error {
 }
 func (r *recorder) SetClock(seconds int64) error { return r.note("clock %d", seconds) }
 func (r *recorder) LinkUp(name string) error     { return r.note("up %s", name) }
-func (r *recorder) Sync()                        { _ = r.note("sync") }
-func (r *recorder) Reboot(cmd int) error         { return r.note("reboot %#x", cmd) }
-func (r *recorder) Uptime() time.Duration        { return 5 * time.Second }
+func (r *recorder) Room(dir string) (bytes, files uint64, err error) {
+	for _, full := range r.full {
+		if strings.HasPrefix(strings.TrimPrefix(dir, r.prune), full) {
+			return 0, 1 << 20, nil
+		}
+	}
+	return 1 << 20, 1 << 20, nil
+}
+func (r *recorder) Sync()                 { _ = r.note("sync") }
+func (r *recorder) Reboot(cmd int) error  { return r.note("reboot %#x", cmd) }
+func (r *recorder) Uptime() time.Duration { return 5 * time.Second }
 
 // syncBuffer is a bytes.Buffer for several writers.
 type syncBuffer struct {

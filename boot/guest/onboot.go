@@ -39,10 +39,6 @@ func (m *machine) runBundles(ctx context.Context, at boot.Milestone, kind, dir s
 		m.speak.Say("%s: %s", kind, text)
 		return said(text)
 	}
-	logs := filepath.Join(m.root, "/run/log", kind)
-	if err := os.MkdirAll(logs, 0o755); err != nil {
-		return err
-	}
 	// Where LinuxKit's users look. /var may be a disk that has it already.
 	_ = os.Symlink(filepath.Join("/run/log", kind), filepath.Join(m.root, boot.LogDir, kind))
 	m.speak.Say("%s: Using cgroup v%d", kind, m.cgroupVersion())
@@ -56,7 +52,7 @@ func (m *machine) runBundles(ctx context.Context, at boot.Milestone, kind, dir s
 		err := unread[i]
 		if err == nil {
 			err = m.limited(ctx, limit, func(ctx context.Context) error {
-				return m.runBundle(ctx, b, kind, filepath.Join(logs, kind+"."+b.Name))
+				return m.runBundle(ctx, b, kind)
 			})
 		}
 		if err == nil {
@@ -95,23 +91,29 @@ func statusFact(err error) map[string]string {
 	return nil
 }
 
-// runBundle runs one container to its end. Its output goes to files beside
-// log and from there to the console when it has ended, so that the lines of
-// one container are together.
-func (m *machine) runBundle(ctx context.Context, b Bundle, kind, log string) (err error) {
-	m.debugRunc("%s %s: preparing", kind, b.Name)
+// runBundle runs one container to its end. Its output goes to files and from
+// there to the console when it has ended, so that the lines of one container
+// are together.
+func (m *machine) runBundle(ctx context.Context, b Bundle, kind string) (err error) {
+	unit := kind + " " + b.Name
+	w, err := m.workspace(unit, kind)
+	if err != nil {
+		return err
+	}
+	log := filepath.Join(w.logs, kind+"."+b.Name)
+	m.debugRunc("%s: preparing", unit)
 	if err := b.Prepare(m.sys); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Release(m.sys)) }()
 	if err := b.MakeCgroups(m.root); err != nil {
-		m.speak.Say("%s %s: cgroup error: %v", kind, b.Name, err)
+		m.speak.Say("%s: cgroup error: %v", unit, err)
 	}
 	files, err := m.openLogs(log)
 	if err != nil {
 		return err
 	}
-	r := runcRun{m: m, b: b, unit: kind + " " + b.Name, own: log + ".runc.log", files: files}
+	r := runcRun{m: m, b: b, unit: unit, own: log + ".runc.log", state: w.state, files: files}
 	exit, err := r.run(ctx)
 	for _, f := range files[1:] {
 		m.deliver(f, filepath.Base(f.Name()))
@@ -121,7 +123,10 @@ func (m *machine) runBundle(ctx context.Context, b Bundle, kind, log string) (er
 			f.Close()
 		}
 	}
-	m.debugRunc("%s %s: complete", kind, b.Name)
+	if files[1] != os.Stdout {
+		m.sayIfFull(unit, w.logs)
+	}
+	m.debugRunc("%s: complete", unit)
 	switch {
 	case err != nil:
 		return err
@@ -185,11 +190,15 @@ type runcRun struct {
 	b     Bundle
 	unit  string
 	own   string // runc's own log
+	state string // runc's state, see workspace
 	files []*os.File
 }
 
 func (r runcRun) argv(args ...string) []string {
 	argv := []string{filepath.Join(r.m.root, boot.RuncPath), "--log", r.own, "--log-format", "json"}
+	if r.state != "" {
+		argv = append(argv, "--root", r.state)
+	}
 	if r.m.words.has(runcDebugWord) {
 		argv = append(argv, "--debug")
 	}

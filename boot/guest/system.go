@@ -5,6 +5,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -32,6 +33,8 @@ type System interface {
 	SetClock(seconds int64) error
 	// LinkUp switches a network interface on.
 	LinkUp(name string) error
+	// Room is what the file system that holds dir can still take.
+	Room(dir string) (bytes, files uint64, err error)
 	Sync()
 	// Reboot is reboot(2) with one of the LINUX_REBOOT_CMD constants.
 	Reboot(cmd int) error
@@ -115,6 +118,22 @@ func (Linux) LinkUp(name string) error {
 	}
 	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
 	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+}
+
+// Room implements [System].
+func (Linux) Room(dir string) (bytes, files uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, err
+	}
+	bytes, files = st.Bavail*uint64(st.Bsize), st.Ffree
+	if st.Blocks == 0 { // no limit
+		bytes = math.MaxUint64
+	}
+	if st.Files == 0 {
+		files = math.MaxUint64
+	}
+	return bytes, files, nil
 }
 
 // Sync implements [System].

@@ -288,6 +288,38 @@ func TestShutdownContainerThatHangsIsEnded(t *testing.T) {
 	}
 }
 
+// What a container says is seen though /run is full, or it is said that it may not be.
+func TestContainersWithoutRoom(t *testing.T) {
+	for _, tt := range []struct {
+		full         []string
+		logs, root   string // of the machine
+		said, unsaid string
+	}{
+		{nil, "/run/log", "", "", "full"},
+		{[]string{"/run"}, "/tmp/log", "--root ROOT/tmp/runc ", "shutdown 000-a: /run is full: its logs and runc's state are in /tmp\n", "cut off"},
+		{[]string{"/run", "/tmp"}, "/run/log", "", "shutdown 000-a: /run and /tmp are full: what it says may be lost\n", "state are in"},
+		{[]string{"/run/log"}, "/run/log", "", "shutdown 000-a: what it says may be cut off: no space is left for logs in ROOT/run/log/shutdown\n", "is full"},
+	} {
+		t.Run(strings.Join(tt.full, " "), func(t *testing.T) {
+			tm := newTestMachine(t)
+			tm.sys.full = tt.full
+			tm.file(t, "/containers/onshutdown/000-a/config.json", "{}", 0o644)
+			tm.runcScript(t, `echo "$@" >`+tm.root+`/args; echo words`)
+			if err := tm.runBundles(tm.ctx, boot.Shutdown, "shutdown", boot.OnshutdownDir, 0); err != nil {
+				t.Fatal(err)
+			}
+			at := func(text string) string { return strings.ReplaceAll(text, "ROOT", tm.root) }
+			contains(t, tm.console.String(), "\nwords\n")
+			contains(t, tm.console.String(), at(tt.said))
+			lacks(t, tm.console.String(), tt.unsaid)
+			contains(t, readAll(t, tm.root+"/args"), " --log-format json "+at(tt.root)+"run ")
+			if got := readAll(t, tm.root+tt.logs+"/shutdown/shutdown.000-a.out.log"); got != "words\n" {
+				t.Errorf("log: %q", got)
+			}
+		})
+	}
+}
+
 func TestScripts(t *testing.T) {
 	tm := newTestMachine(t)
 	tm.patience.late, tm.patience.script = 20*time.Millisecond, 300*time.Millisecond
