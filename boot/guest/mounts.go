@@ -51,6 +51,7 @@ var earlyMounts = []mount{
 	{"/sys/kernel/debug", "debugfs", noDevs | relat, "", false},
 	{"/sys/kernel/config", "configfs", noDevs | relat, "", false},
 	{"/sys/fs/fuse/connections", "fusectl", noDevs | relat, "", false},
+	{"/sys/fs/selinux", "selinuxfs", noexec | nosuid, "", false},
 	{"/sys/fs/pstore", "pstore", noDevs | relat, "", false},
 	{"/sys/fs/bpf", "bpf", nodev, "", false},
 	{"/sys/firmware/efi/efivars", "efivarfs", noDevs | relat, "", false},
