@@ -43,6 +43,7 @@ func TestParseRuntimeConfig(t *testing.T) {
 		{name: "word", src: "stdout=\"STDOUT\"\n", problems: []string{"stdout 1:1 \"STDOUT\" is none of"}},
 		{name: "unknown", src: "cliopts=\"-x\"\ncliopt=\"-y\"\n[t]\ncliopts=\"z\"\n", want: RuntimeOptions{Args: []string{"-x"}},
 			problems: []string{"cliopt 2:1 unknown key", "t 3:2 unknown key"}},
+		{name: "case of keys", src: "Cliopts=\"-x\"\n", problems: []string{"Cliopts 1:1 unknown key"}},
 		{name: "nul", src: "cliopts=\"a\\u0000b\"\nstderr=\"/a\\u0000\"", problems: []string{"cliopts 1:1 holds a NUL", "stderr 2:1 holds a NUL"}},
 	}
 	for _, tt := range tests {

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -82,6 +83,7 @@ func TestContainerdThatDiesBeforeItsSocket(t *testing.T) {
 	tm := newTestMachine(t)
 	tm.containerdScript(t, "echo >>"+tm.root+"/starts; echo first line >&2; echo no room >&2; exit 4")
 	tm.serviceTool(t, `{"started":["web"]}`, "exec sleep 600")
+	tm.file(t, boot.ContainerdSocket, "", 0o600) // of an earlier life
 	began := time.Now()
 	err := tm.bringUpContainerd()
 	if err == nil || !strings.Contains(err.Error(), "ended before its socket answered: exit status 4; its last line: no room") {
@@ -100,6 +102,9 @@ func TestContainerdThatDiesBeforeItsSocket(t *testing.T) {
 	starts, _ := os.ReadFile(filepath.Join(tm.root, "starts"))
 	if n := len(starts); n != containerdTries {
 		t.Errorf("%d starts, want %d", n, containerdTries)
+	}
+	if _, err := os.Lstat(tm.root + boot.ContainerdSocket); !os.IsNotExist(err) {
+		t.Errorf("the old socket: %v", err)
 	}
 	lacks(t, tm.console.String(), "containerd: started again")
 }
@@ -212,6 +217,28 @@ func TestServiceToolIsStartedAgain(t *testing.T) {
 	})
 }
 
+// A step that fails is said by name, and what comes after it is done all the same.
+func TestStepsThatFail(t *testing.T) {
+	tm := newTestMachine(t)
+	done := ""
+	ends := func(name string, err error) step {
+		return step{name, func() error { done += name + " "; return err }}
+	}
+	tm.run(phase{boot.System, []step{ends("first", nil), ends("second", errors.New("broken\nin two")), ends("third", said("known")), ends("fourth", nil)}})
+	tm.run(phase{boot.Onboot, []step{ends("fifth", nil)}})
+	if done != "first second third fourth fifth " {
+		t.Errorf("done: %s", done)
+	}
+	if got := tm.console.String(); got != "init: second: broken; in two\n" {
+		t.Errorf("said %q", got)
+	}
+	for at, want := range map[boot.Milestone]string{boot.System: "failed second: broken; in two; known", boot.Onboot: "done "} {
+		if e, ok := tm.events(t).Milestone(at); !ok || string(e.State)+" "+e.Detail != want {
+			t.Errorf("%s: %+v", at, e)
+		}
+	}
+}
+
 // runcScript puts a shell script in the place of runc.
 func (tm *testMachine) runcScript(t *testing.T, script string) {
 	t.Helper()
@@ -223,10 +250,14 @@ func TestOnboot(t *testing.T) {
 	for _, name := range []string{"000-good", "001-bad", "002-killed", "003-broken", "004-last"} {
 		tm.file(t, "/containers/onboot/"+name+"/config.json", "{}", 0o644)
 	}
+	tm.file(t, "/containers/onboot/000-good/runtime.json", `{"cgroups":["named"]}`, 0o644) // and nothing is mounted to make it in
 	tm.file(t, "/containers/onboot/003-broken/runtime.json", "{", 0o644)
+	if err := tm.runBundles(tm.ctx, boot.Shutdown, "shutdown", boot.OnshutdownDir, 0); err != nil || tm.console.String() != "" {
+		t.Errorf("no directory: %v, %q", err, tm.console.String())
+	}
 	// The arguments: --log FILE --log-format json run --bundle DIR NAME.
 	tm.runcScript(t, `case "$8" in
-		*bad) printf 'out of %s' "$8"; echo 'error text' >&2; exit 3;;
+		*bad) echo 'error text' >&2; printf 'out of %s' "$8"; exit 3;;
 		*killed) exit 137;;
 		*last) echo '{"level":"error","msg":"exec: no such file"}' >"$2"; exit 1;;
 		*) echo "out of $8";;
@@ -237,13 +268,14 @@ func TestOnboot(t *testing.T) {
 	}
 	text := tm.console.String()
 	for _, want := range []string{
-		"onboot: Using cgroup v2\n", "onboot 000-good: from ", "\nout of 000-good\n", "\nout of 001-bad\nerror text\n",
+		"onboot: Using cgroup v2\n", "onboot 000-good: from " + tm.root + "/containers/onboot/000-good\n", "onboot 000-good: cgroup error: ", "\nout of 000-good\n", "\nout of 001-bad\nerror text\n",
 		"onboot 001-bad: exit status 3\n", "onboot 002-killed: signal: killed\n", "onboot 003-broken: ",
 		"onboot 004-last: runc: exec: no such file\n",
 	} {
 		contains(t, text, want)
 	}
 	lacks(t, text, "000-good: exit")
+	lacks(t, text, "001-bad: cgroup error")
 	lacks(t, text, "out of 003-broken")
 	for file, want := range map[string]string{"onboot.001-bad.out.log": "out of 001-bad", "onboot.001-bad.log": "error text\n"} {
 		if got, _ := os.ReadFile(filepath.Join(tm.root, "/run/log/onboot", file)); string(got) != want {
@@ -257,18 +289,32 @@ func TestOnboot(t *testing.T) {
 }
 
 func TestRuncWords(t *testing.T) {
-	tm := newTestMachine(t)
-	tm.words = kernelWords{runcDebugWord, runcConsoleWord}
-	tm.file(t, "/containers/onboot/000-a/config.json", "{}", 0o644)
-	tm.runcScript(t, `echo "$@" >`+tm.root+`/args`)
-	if err := tm.runBundles(tm.ctx, boot.Onboot, "onboot", boot.OnbootDir, 0); err != nil {
-		t.Fatal(err)
-	}
-	args, _ := os.ReadFile(filepath.Join(tm.root, "args"))
-	contains(t, string(args), " --debug run ")
-	contains(t, tm.console.String(), "onboot 000-a: waiting for completion")
-	if _, err := os.Stat(filepath.Join(tm.root, "/run/log/onboot/onboot.000-a.out.log")); err == nil {
-		t.Error("the output must go to the console alone")
+	for _, tt := range []struct {
+		words string
+		obey  bool
+	}{
+		{runcDebugWord + " " + runcConsoleWord, true},
+		{runcDebugWord + "0 x" + runcConsoleWord + " linuxkit.runc_debug linuxkit.runc_console=0", false},
+	} {
+		t.Run(tt.words, func(t *testing.T) { // one reaper at a time: each would take the other's children
+			tm := newTestMachine(t)
+			tm.words = strings.Fields(tt.words)
+			tm.file(t, "/containers/onboot/000-a/config.json", "{}", 0o644)
+			tm.runcScript(t, `echo "$@" >`+tm.root+`/args`)
+			if err := tm.runBundles(tm.ctx, boot.Onboot, "onboot", boot.OnbootDir, 0); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(readAll(t, tm.root+"/args"), " --debug run "); got != tt.obey {
+				t.Errorf("--debug: %v", got)
+			}
+			if got := strings.Contains(tm.console.String(), "onboot 000-a: waiting for completion"); got != tt.obey {
+				t.Errorf("said: %v", got)
+			}
+			_, err := os.Stat(filepath.Join(tm.root, "/run/log/onboot/onboot.000-a.out.log"))
+			if direct := os.IsNotExist(err); direct != tt.obey {
+				t.Errorf("to the console alone: %v", direct)
+			}
+		})
 	}
 }
 
@@ -332,6 +378,10 @@ func TestScripts(t *testing.T) {
 	tm.file(t, initDir+"/050-hangs", "#!/bin/sh\nexec sleep 600\n", 0o755)
 	tm.file(t, initDir+"/060-no-program", "text", 0o644)
 	tm.file(t, initDir+"/070-directory/x", "", 0o644)
+	tm.file(t, "/usr/bin/other", "#!/bin/sh\necho by a link >>"+log+"\n", 0o755)
+	if err := os.Symlink(filepath.Join(tm.root, "/usr/bin/other"), filepath.Join(tm.root, initDir, "080-link")); err != nil {
+		t.Fatal(err)
+	}
 	tm.file(t, boot.ServicePath, "#!/bin/sh\necho the tool >>"+log+"\n", 0o755)
 	for _, name := range []string{"010-onboot", "090-other-name"} {
 		if err := os.Symlink(boot.ServicePath, filepath.Join(tm.root, initDir, name)); err != nil {
@@ -344,7 +394,7 @@ func TestScripts(t *testing.T) {
 		}
 		tm.file(t, "/log", readAll(t, log)+"--\n", 0o644)
 	}
-	if got, want := readAll(t, log), "001-early\n--\n007-mid\n--\n015-between\n--\n030-late\n--\n"; got != want {
+	if got, want := readAll(t, log), "001-early\n--\n007-mid\n--\n015-between\n--\n030-late\nby a link\n--\n"; got != want {
 		t.Errorf("ran %q, want %q", got, want)
 	}
 	for _, want := range []string{"040-fails: exit status 3", "050-hangs: still running after 0s\n", "050-hangs: still running after 300ms, and left to itself", "060-no-program: "} {
@@ -451,6 +501,15 @@ func TestMakeCgroupsAndNamespaces(t *testing.T) {
 	if got := strings.Join(sys.taken(), " "); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	all := Bundle{Runtime: boot.Runtime{BindNS: boot.RuntimeNamespaces{
+		Uts: "/n/7", User: "/n/6", Pid: "/n/5", Net: "/n/4", Mnt: "/n/3", Ipc: "/n/2", Cgroup: "/n/1"}}}
+	var order []string
+	for _, ns := range all.bound() {
+		order = append(order, ns.kind+" "+ns.path)
+	}
+	if got, want := strings.Join(order, ", "), "cgroup /n/1, ipc /n/2, mnt /n/3, net /n/4, pid /n/5, user /n/6, uts /n/7"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestHostname(t *testing.T) {
@@ -498,6 +557,24 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// The banner goes to each console once, whatever stands behind its comma, and
+// makes no file where the machine has no such terminal.
+func TestGreet(t *testing.T) {
+	tm := newTestMachine(t)
+	tm.file(t, "/dev/ttyS0", "", 0o600)
+	tm.file(t, "/dev/tty0", "", 0o600)
+	tm.file(t, "/dev/ttyS1", "", 0o600)
+	greet(tm.root, strings.Fields("quiet console=tty0 console=ttyS0,115200n8 console=ttyS0 console=ttyAMA0 console= xconsole=ttyS1"))
+	for name, want := range map[string]int{"ttyS0": 1, "tty0": 1, "ttyS1": 0} {
+		if got := strings.Count(readAll(t, tm.root+"/dev/"+name), "Welcome to LinuxKit"); got != want {
+			t.Errorf("%s has the banner %d times, want %d", name, got, want)
+		}
+	}
+	if _, err := os.Lstat(tm.root + "/dev/ttyAMA0"); err == nil {
+		t.Error("a terminal was made up")
+	}
+}
+
 func FuzzKernelWords(f *testing.F) {
 	f.Add("console=ttyS0,115200 console=tty0 console= seatrial.agent=ttyS1")
 	f.Fuzz(func(t *testing.T, line string) {
@@ -531,6 +608,17 @@ func TestResolvConf(t *testing.T) {
 	}
 	if got := readAll(t, filepath.Join(tm.root, "run/resolvconf/resolv.conf")); got != "" {
 		t.Errorf("got %q", got)
+	}
+	if info, err := os.Stat(filepath.Join(tm.root, "run/resolvconf")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	own := newTestMachine(t)
+	own.file(t, "/etc/resolv.conf", "nameserver 10.0.0.1\n", 0o644)
+	if err := resolvConf(own.root); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, own.root+"/etc/resolv.conf"); got != "nameserver 10.0.0.1\n" {
+		t.Errorf("a file of its own became %q", got)
 	}
 }
 

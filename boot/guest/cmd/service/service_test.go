@@ -69,8 +69,10 @@ func TestUsageIsExitStatusTwo(t *testing.T) {
 	if got := run([]string{"service", "--nonesuch"}); got != 2 {
 		t.Errorf("a bad flag: %d", got)
 	}
-	if got := run([]string{"service", "lunch"}); got != 1 {
-		t.Errorf("a bad command: %d", got)
+	for _, argv := range []string{"service lunch", "service", "service -q -v stop web", "/etc/init.d/010-onboot"} {
+		if got := run(strings.Fields(argv)); got != 1 {
+			t.Errorf("%s: %d", argv, got)
+		}
 	}
 }
 
@@ -102,6 +104,26 @@ func TestRestartPolicy(t *testing.T) {
 	}
 	if p, err := restartPolicyOf("/nowhere"); p != restartNo || err != nil {
 		t.Errorf("no bundle: %q, %v", p, err)
+	}
+}
+
+// Interfaces that cannot be are refused before anything is made.
+func TestInterfacesThatCannotBe(t *testing.T) {
+	for _, tt := range []struct {
+		i    boot.RuntimeInterface
+		want string
+	}{
+		{boot.RuntimeInterface{Name: "eth7", Add: "veth"}, "interface eth7: a veth needs a peer"},
+		{boot.RuntimeInterface{Add: "dummy"}, "interface : it has no name"},
+	} {
+		var said strings.Builder
+		err := attachInterfaces([]boot.RuntimeInterface{tt.i, {Name: "never"}}, os.Getpid(), &said)
+		if err == nil || err.Error() != tt.want || said.Len() > 0 {
+			t.Errorf("%+v: %v, said %q", tt.i, err, said.String())
+		}
+	}
+	if err := attachInterfaces(nil, os.Getpid(), io.Discard); err != nil {
+		t.Error(err)
 	}
 }
 
