@@ -166,10 +166,14 @@ func (c *Client) Wait(ctx context.Context, id ID) (status uint32, err error) {
 	return r.ExitStatus, nil
 }
 
-// DeleteTask removes a task that has ended.
-func (c *Client) DeleteTask(ctx context.Context, id ID) error {
-	_, err := c.tasks.Delete(id.in(ctx), &tasks.DeleteTaskRequest{ContainerID: id.Name})
-	return errgrpc.ToNative(err)
+// DeleteTask removes a task that has ended, and returns its exit status. If that
+// is at once, nobody may hear of its end: see [Event].
+func (c *Client) DeleteTask(ctx context.Context, id ID) (status uint32, err error) {
+	r, err := c.tasks.Delete(id.in(ctx), &tasks.DeleteTaskRequest{ContainerID: id.Name})
+	if err != nil {
+		return 0, errgrpc.ToNative(err)
+	}
+	return r.ExitStatus, nil
 }
 
 // RemoveTask kills a task in whatever state it is, waits for its end and
@@ -186,7 +190,7 @@ func (c *Client) RemoveTask(ctx context.Context, id ID) error {
 			return fmt.Errorf("waiting for the end of the task: %w", err)
 		}
 	}
-	if err := c.DeleteTask(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+	if _, err := c.DeleteTask(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("removing the task: %w", err)
 	}
 	return nil
@@ -211,18 +215,23 @@ func (c *Client) State(ctx context.Context, id ID) (State, error) {
 		Stopped: p.GetStatus() == task.Status_STOPPED, Status: p.GetExitStatus()}, nil
 }
 
-// Event says that a task's first process was started or has ended.
+// Event says that a task's first process was started or has ended, or that its
+// container was removed. The end comes from the shim, which sends it beside
+// everything else: of a task that is deleted as soon as it has ended it is lost
+// now and then, with the shim. The removal comes from containerd, always.
 type Event struct {
-	ID     ID
-	Pid    uint32
-	Ended  bool
-	Status uint32 // the exit status of one that has ended
+	ID      ID
+	Pid     uint32
+	Ended   bool
+	Status  uint32 // the exit status of one that has ended
+	Removed bool   // the container is gone; nothing else is known
 }
 
 // The topics of containerd's events that Follow hears.
 const (
-	topicStart = "/tasks/start"
-	topicExit  = "/tasks/exit"
+	topicStart  = "/tasks/start"
+	topicExit   = "/tasks/exit"
+	topicDelete = "/containers/delete"
 )
 
 // Follow calls hear for each event of every namespace, one after another, until
@@ -230,7 +239,7 @@ const (
 // has taken the subscription is not heard, and it does not tell when it has.
 func (c *Client) Follow(ctx context.Context, hear func(Event)) error {
 	stream, err := c.events.Subscribe(ctx, &events.SubscribeRequest{
-		Filters: []string{`topic=="` + topicStart + `"`, `topic=="` + topicExit + `"`}})
+		Filters: []string{`topic=="` + topicStart + `"`, `topic=="` + topicExit + `"`, `topic=="` + topicDelete + `"`}})
 	for err == nil {
 		envelope, failed := stream.Recv()
 		if errors.Is(failed, io.EOF) {
@@ -263,6 +272,10 @@ func decode(topic, namespace string, value []byte) (e Event, ours bool, err erro
 		err = proto.Unmarshal(value, &v)
 		return Event{ID: ID{namespace, v.ContainerID}, Pid: v.Pid, Ended: true, Status: v.ExitStatus},
 			err == nil && v.ID == v.ContainerID, err
+	case topicDelete:
+		var v apievents.ContainerDelete
+		err = proto.Unmarshal(value, &v)
+		return Event{ID: ID{namespace, v.ID}, Removed: true}, err == nil, err
 	}
 	return Event{}, false, nil
 }

@@ -119,7 +119,7 @@ func (o ofTasks) Delete(ctx context.Context, r *tasks.DeleteTaskRequest) (*tasks
 	if o.d.state == nil {
 		return nil, status.Error(codes.NotFound, "no task")
 	}
-	return &tasks.DeleteResponse{}, nil
+	return &tasks.DeleteResponse{ExitStatus: 3}, nil
 }
 
 func (d *daemon) Subscribe(r *events.SubscribeRequest, s events.Events_SubscribeServer) error {
@@ -257,6 +257,15 @@ func TestWait(t *testing.T) {
 	}
 }
 
+func TestDeleteTask(t *testing.T) {
+	if code, err := serve(t, &daemon{state: &task.Process{}}).DeleteTask(t.Context(), web); code != 3 || err != nil {
+		t.Errorf("%d, %v", code, err)
+	}
+	if code, err := serve(t, &daemon{}).DeleteTask(t.Context(), web); code != 0 || !errdefs.IsNotFound(err) {
+		t.Errorf("none: %d, %v", code, err)
+	}
+}
+
 func envelope(t *testing.T, namespace, topic string, m proto.Message) *types.Envelope {
 	t.Helper()
 	value, err := proto.Marshal(m)
@@ -272,6 +281,7 @@ func TestFollow(t *testing.T) {
 		envelope(t, "space", topicExit, &apievents.TaskExit{ContainerID: "web", ID: "shell", Pid: 8, ExitStatus: 1}), // was brought in with exec
 		envelope(t, "space", "/tasks/oom", &apievents.TaskOOM{ContainerID: "web"}),
 		envelope(t, "other", topicExit, &apievents.TaskExit{ContainerID: "web", ID: "web", Pid: 7, ExitStatus: 3}),
+		envelope(t, "space", topicDelete, &apievents.ContainerDelete{ID: "web"}),
 	}}
 	follow := func() (heard []Event, err error) {
 		err = serve(t, d).Follow(t.Context(), func(e Event) { heard = append(heard, e) })
@@ -281,11 +291,11 @@ func TestFollow(t *testing.T) {
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
-	want := []Event{{ID: web, Pid: 7}, {ID: ID{"other", "web"}, Pid: 7, Ended: true, Status: 3}}
+	want := []Event{{ID: web, Pid: 7}, {ID: ID{"other", "web"}, Pid: 7, Ended: true, Status: 3}, {ID: web, Removed: true}}
 	if diff := cmp.Diff(want, heard); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{`subscribe topic=="/tasks/start" topic=="/tasks/exit"`}, d.asked); diff != "" {
+	if diff := cmp.Diff([]string{`subscribe topic=="/tasks/start" topic=="/tasks/exit" topic=="/containers/delete"`}, d.asked); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	d.queue, d.end = []*types.Envelope{{Topic: topicExit, Event: &anypb.Any{Value: []byte{0xff}}}}, nil

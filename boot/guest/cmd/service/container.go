@@ -32,7 +32,8 @@ const (
 // stateDir holds what the tool's processes must know of each other: NAME.lock,
 // held by whoever starts or stops a service; NAME.stop, there while a service
 // is to stay stopped; NAME.ending, with the pid of the task that was stopped
-// on request, so that whoever watches does not take its end for a failure;
+// on request, so that whoever watches does not take its end for a failure, and
+// its exit status once it is known, should the end itself not be heard of;
 // NAME.told, with the pid of the last task whose end was told, for the tool that
 // watches after this one.
 const stateDir = "/run/service"
@@ -100,11 +101,23 @@ func (s service) noted(kind string) uint32 {
 	if err != nil {
 		return 0
 	}
-	pid, err := strconv.ParseUint(string(text), 10, 32)
+	first, _, _ := strings.Cut(string(text), " ")
+	pid, err := strconv.ParseUint(first, 10, 32)
 	if err != nil {
 		return 0
 	}
 	return uint32(pid)
+}
+
+// endedWith is the exit status of the task with this pid, if it was stopped on
+// request and that is known.
+func (s service) endedWith(pid uint32) (status uint32, ok bool) {
+	text, err := os.ReadFile(s.file("ending"))
+	if err != nil {
+		return 0, false
+	}
+	n, err := fmt.Sscanf(string(text), fmt.Sprintf("%d %%d", pid), &status)
+	return status, err == nil && n == 1
 }
 
 // locked calls f while no other process of this tool starts or stops the service.
@@ -310,8 +323,12 @@ func (t *tool) remove(ctx context.Context, s service) error {
 		if err := t.halt(ctx, s, state, t.throughRuntime); err != nil {
 			return err
 		}
-		if err := t.client.DeleteTask(ctx, s.id()); err != nil && !errdefs.IsNotFound(err) {
+		status, err := t.client.DeleteTask(ctx, s.id())
+		if err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("removing the task: %w", err)
+		}
+		if err == nil && s.endedOnRequest(state.Pid) { // a full /run has been told of by halt
+			_ = writeState(s.file("ending"), fmt.Sprintf("%d %d", state.Pid, status))
 		}
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("containerd: %w", err)

@@ -215,6 +215,15 @@ func TestWatchTellsTheRightEnd(t *testing.T) {
 	w.take(task.Event{ID: task.ID{Name: "other"}, Pid: 9})
 	newWatch(t.Context(), tool, []service{s}).ended(s, 8, 255) // seen by the next tool
 	want := []string{"service web: running, pid 7", "service web: running, pid 8", "service web: exit status 1", "service web: exit status 255"}
+	// An end that is not heard of is told when the container goes, if it was asked for.
+	for _, mark := range []string{"", "9", "8 1", "10 137", "10 143"} {
+		if err := writeState(s.file("ending"), mark); err != nil {
+			t.Fatal(err)
+		}
+		w.take(task.Event{ID: s.id(), Pid: 10})
+		w.take(task.Event{ID: s.id(), Removed: true})
+	}
+	want = append(want, "service web: running, pid 10", "service web: stopped on request, exit status 137 (SIGKILL)")
 	if d := cmp.Diff(want, strings.Split(strings.TrimSpace(console.String()), "\n")); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}

@@ -117,6 +117,8 @@ func (w *watch) take(e task.Event) {
 	s, ok := w.services[e.ID]
 	switch {
 	case !ok:
+	case e.Removed:
+		w.removed(s)
 	case !e.Ended:
 		w.started(s, e.Pid)
 	case w.has(e.ID, e.Pid):
@@ -170,6 +172,15 @@ func (w *watch) started(s service, pid uint32) {
 	}
 	w.t.speak.Say("service %s: running, pid %d", s.Name, pid)
 	w.t.speak.Event(boot.Event{At: boot.Services, State: boot.Running, Unit: s.Name})
+}
+
+// removed tells the end of a task that was stopped on request, if it was not
+// heard of: whoever stopped it has left its status before its container went.
+func (w *watch) removed(s service) {
+	pid := w.pid(s.id())
+	if code, ok := s.endedWith(pid); ok {
+		w.ended(s, pid, code)
+	}
 }
 
 // lost tells of a task that ran and is not there any more, as after the death
