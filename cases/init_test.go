@@ -47,8 +47,9 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(vm).To(suite.Print(`^onboot 000-fails: exit status 3\b`))
 		Expect(vm).To(suite.Print(`^onboot 001-killed: signal: killed\b`))
 		Expect(vm).To(suite.Print(`^onboot 002-no-program: runc: .*/nonesuch.*(?i:no such file)`))
-		Expect(vm).NotTo(suite.Print(`^onboot 003-wired: (exit|runc|signal)`))
-		inOrder(vm, "onboot 000-fails: from", "onboot 001-killed: from", "onboot 002-no-program: from", "onboot 003-wired: from")
+		Expect(vm).To(suite.Print(`^onboot 005-nowhere: runtime\.json mkdir: .*/srv.*: read-only file system\b`))
+		Expect(vm).NotTo(suite.Print(`^must not run|^onboot 003-wired: (exit|runc|signal)`))
+		inOrder(vm, "onboot 000-fails: from /containers/onboot/000-fails", "onboot 001-killed: from", "onboot 002-no-program: from", "onboot 003-wired: from", "onboot 004-shelf: from", "onboot 005-nowhere: from")
 		e, ok := vm.Console().Milestone(boot.Onboot)
 		Expect(ok).To(BeTrue())
 		Expect(e.State).To(Equal(boot.Failed))
@@ -94,7 +95,7 @@ var _ = Describe("the shipped init", Ordered, func() {
 		e, ok := vm.Console().Milestone(boot.Services)
 		Expect(ok).To(BeTrue())
 		Expect(e.Detail).To(And(ContainSubstring("broken: "), Not(ContainSubstring("web"))))
-		Expect(vm).To(suite.Print(`^init: ready after .*4 services started, 1 failed`))
+		Expect(vm).To(suite.Print(`^init: ready after .*6 services started, 1 failed`))
 	})
 
 	It("starts a service again as its annotation says, and no other", func(ctx SpecContext) {
@@ -114,7 +115,8 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(run(ctx, vm, "service", "start", "web")).To(Equal("Starting service: \"web\"\n"))
 		Expect(refused(ctx, vm, "service", "start", "web")).To(ContainSubstring("is there already"))
 		Expect(run(ctx, vm, "service", "-q", "restart", "content")).To(BeEmpty())
-		Expect(run(ctx, vm, "service", "-v", "restart", "web")).To(ContainSubstring("creating the task"))
+		Expect(run(ctx, vm, "service", "-v", "restart", "web")).To(And(ContainSubstring("creating the task"),
+			HavePrefix("Stopping service: \"web\"\n"), ContainSubstring("Starting service: \"web\"\n")))
 		Expect(mounts(ctx, vm)).To(Equal(before))
 		Expect(refused(ctx, vm, "service", "restart", "nonesuch")).To(ContainSubstring(`no service "nonesuch"`))
 		Expect(refused(ctx, vm, "service", "-q", "-v", "stop", "web")).To(ContainSubstring("exclude each other"))
@@ -123,37 +125,88 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^web\s+\d+\s+RUNNING`))
 	}, SpecTimeout(3*time.Minute))
 
+	It("gives a service that is to stop SIGTERM, ten seconds, and then SIGKILL", func(ctx SpecContext) {
+		run(ctx, vm, "service", "stop", "polite")
+		awaitLine(ctx, vm, `^service polite: stopped on request, exit status 0\b`)
+		Expect(run(ctx, vm, "@cat", "/var/log/polite.out.log")).To(Equal("bye\n"))
+		began := uptime(ctx, vm)
+		run(ctx, vm, "service", "stop", "stubborn")
+		Expect(uptime(ctx, vm) - began).To(BeNumerically(">=", 10))
+		awaitLine(ctx, vm, `^service stubborn: stopped on request, exit status 137 \(SIGKILL\)`)
+		Expect(run(ctx, vm, "@cat", "/var/log/stubborn.out.log")).To(Equal("heard\n"))
+		// The first process of a PID namespace that does not handle SIGTERM never sees it.
+		began = uptime(ctx, vm)
+		run(ctx, vm, "service", "restart", "talker")
+		Expect(uptime(ctx, vm) - began).To(BeNumerically("<", 10))
+	}, SpecTimeout(3*time.Minute))
+
+	It("gives a service neither input nor a terminal", func(ctx SpecContext) {
+		pid := pidOf(ctx, vm, "/bin/httpd")
+		Expect(run(ctx, vm, "readlink", "/proc/"+pid+"/fd/0")).To(Equal("/dev/null\n"))
+		_, rest, _ := strings.Cut(run(ctx, vm, "@cat", "/proc/"+pid+"/stat"), ") ")
+		Expect(strings.Fields(rest)[4]).To(Equal("0")) // tty_nr of proc(5)
+	}, SpecTimeout(time.Minute))
+
 	It("writes what services say to fresh files in /var/log", func(ctx SpecContext) {
 		Expect(run(ctx, vm, "@cat", "/var/log/talker.out.log")).To(Equal("spoken\n"))
 		Expect(run(ctx, vm, "@cat", "/var/log/talker.log")).To(Equal("shouted\n"))
+		Expect(run(ctx, vm, "@stat", "/var/log/talker.log")).To(Equal("0644 0 0 8 file\n"))
 		run(ctx, vm, "service", "restart", "talker")
 		Eventually(ctx, func() string { return run(ctx, vm, "@cat", "/var/log/talker.out.log") }).Should(Equal("spoken\n"))
 		Expect(vm).NotTo(suite.Print(`^spoken`))
 	}, SpecTimeout(2*time.Minute))
 
-	It("sets up the system as LinuxKit's does", func(ctx SpecContext) {
+	It("mounts what LinuxKit's init does, as it does", func(ctx SpecContext) {
 		table := run(ctx, vm, "@cat", "/proc/self/mounts")
 		for _, mount := range []string{
-			`proc /proc proc rw,nosuid,nodev,noexec,relatime`, `\S+ /run tmpfs rw,nosuid,nodev,relatime,.*mode=755`, `\S+ /tmp tmpfs rw,nosuid,nodev,relatime`,
-			`\S+ /var tmpfs rw,nosuid,nodev,relatime`, `\S+ /dev devtmpfs rw,nosuid,noexec`, `devpts /dev/pts devpts .*gid=5,mode=620`, `tmpfs /dev/shm tmpfs`,
-			`mqueue /dev/mqueue mqueue`, `sysfs /sys sysfs rw,nosuid,nodev,noexec`, `cgroup2 /sys/fs/cgroup cgroup2`, `\S+ / \S+ ro`,
+			`proc /proc proc rw,nosuid,nodev,noexec,relatime `, `\S+ /run tmpfs rw,nosuid,nodev,relatime,.*mode=755`, `\S+ /tmp tmpfs rw,nosuid,nodev,relatime,`,
+			`\S+ /var tmpfs rw,nosuid,nodev,relatime,.*mode=755`, `\S+ /dev devtmpfs rw,nosuid,noexec,relatime,size=10240k,nr_inodes=248418,mode=755`,
+			`devpts /dev/pts devpts .*gid=5,mode=620`, `tmpfs /dev/shm tmpfs rw,nosuid,nodev,noexec`,
+			`mqueue /dev/mqueue mqueue rw,nosuid,nodev,noexec`, `sysfs /sys sysfs rw,nosuid,nodev,noexec`, `cgroup2 /sys/fs/cgroup cgroup2`, `\S+ / \S+ ro`,
+			`securityfs /sys/kernel/security `, `debugfs /sys/kernel/debug `, `pstore /sys/fs/pstore `, `bpf /sys/fs/bpf bpf rw,nodev,relatime`,
 		} {
 			Expect(table).To(MatchRegexp(`(?m)^` + mount))
 		}
-		Expect(table).NotTo(ContainSubstring(" cgroup rw"))
-		Expect(run(ctx, vm, "@cat", "/proc/self/mountinfo")).To(MatchRegexp(`(?m) / / ro.* shared:`))
+		// Kernels without SELinux have none, and nobody is told; this one has no fuse before it is asked for.
+		Expect(table).NotTo(Or(ContainSubstring(" cgroup rw"), ContainSubstring("selinuxfs")))
+		Expect(vm).NotTo(suite.Print(`^init: mounts: `))
+		memory := number(run(ctx, vm, "@cat", "/proc/meminfo"), `MemTotal:\s+(\d+) kB`)
+		for dir, percent := range map[string]int{"/run": 10, "/tmp": 10, "/var": 50} {
+			Expect(number(run(ctx, vm, "df", "-k", dir), `tmpfs +(\d+) `)).To(BeNumerically("~", memory*percent/100, memory/100), dir)
+		}
+		info := run(ctx, vm, "@cat", "/proc/self/mountinfo")
+		for _, shared := range []string{"/ ro", "/proc rw", "/sys rw", "/dev rw", "/var rw"} { // mounted before it was made so, and with it
+			Expect(info).To(MatchRegexp(`(?m) / ` + shared + `.* shared:`))
+		}
+		for _, dir := range []string{"/var", "/run", "/tmp"} { // what the image had there is below
+			Expect(refused(ctx, vm, "@stat", dir+"/hidden")).To(ContainSubstring("no such file"))
+		}
+		Expect(run(ctx, vm, "@ls", "/var")).To(Equal("cache/\nempty/\nlib/\nlocal/\nlock/\nlog/\nopt/\nrun\nspool/\ntmp/\n"))
+		for path, mode := range map[string]string{"/var/tmp": "1777", "/var/empty": "0555", "/var/log": "0755", "/tmp": "1777", "/run": "0755", "/dev/shm": "1777"} {
+			Expect(run(ctx, vm, "@stat", path)).To(HavePrefix(mode+" 0 0 "), path)
+		}
+	}, SpecTimeout(2*time.Minute))
+
+	It("sets up the system as LinuxKit's does", func(ctx SpecContext) {
 		Expect(run(ctx, vm, "@cat", "/proc/sys/kernel/hostname")).To(Equal("trial\n"))
 		limits := run(ctx, vm, "@cat", "/proc/1/limits")
 		Expect(limits).To(MatchRegexp(`Max open files\s+1048576\s+1048576`))
 		Expect(limits).To(MatchRegexp(`Max processes\s+unlimited\s+unlimited`))
 		Expect(run(ctx, vm, "ip", "addr", "show", "lo")).To(And(ContainSubstring("127.0.0.1/8"), ContainSubstring("UP")))
-		for node, mode := range map[string]string{"console": "0600", "tty": "0666", "null": "0666", "kmsg": "06"} {
-			Expect(run(ctx, vm, "@stat", "/dev/"+node)).To(And(HavePrefix(mode), HaveSuffix(" char\n")))
+		Expect(run(ctx, vm, "@cat", "/proc/net/fib_trie")).To(MatchRegexp(`(?s)127\.0\.0\.0\n[^\n]*/8 host LOCAL`))
+		for node, mode := range map[string]string{"console": "0600", "tty1": "06[02]0", "tty": "0666", "null": "0666", "kmsg": "06[46][04]"} { // devtmpfs has them
+			Expect(run(ctx, vm, "@stat", "/dev/"+node)).To(MatchRegexp(`^` + mode + ` .* char\n$`))
 		}
-		Expect(run(ctx, vm, "@stat", "/var/tmp")).To(HavePrefix("1777 "))
-		Expect(run(ctx, vm, "@stat", "/var/empty")).To(HavePrefix("0555 "))
-		Expect(run(ctx, vm, "@stat", "/var/run")).To(HaveSuffix(" link\n"))
-		Expect(run(ctx, vm, "@stat", "/dev/fd")).To(HaveSuffix(" link\n"))
+		for link, target := range map[string]string{
+			"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+			"/dev/kcore": "/proc/kcore", "/var/run": "/run", "/etc/resolv.conf": "/run/resolvconf/resolv.conf",
+		} {
+			Expect(run(ctx, vm, "readlink", link)).To(Equal(target + "\n"))
+		}
+		Expect(run(ctx, vm, "@cat", "/etc/resolv.conf")).To(BeEmpty())
+		// What other images are for, it does not do.
+		Expect(run(ctx, vm, "@cat", "/etc/sysctl.d/10-image.conf")).To(Equal("vm.swappiness=44\n"))
+		Expect(run(ctx, vm, "@cat", "/proc/sys/vm/swappiness")).To(Equal("60\n"))
 	}, SpecTimeout(2*time.Minute))
 
 	It("mounts volumes before onboot: what one container writes the next one sees, and nobody writes to a read-only one", func(ctx SpecContext) {
@@ -352,6 +405,24 @@ func pidOf(ctx SpecContext, vm *harness.Machine, program string) string {
 	}
 	Fail("no " + program + " runs")
 	return ""
+}
+
+// uptime is how long the machine has been running, in seconds.
+func uptime(ctx SpecContext, vm *harness.Machine) float64 {
+	GinkgoHelper()
+	seconds, err := strconv.ParseFloat(strings.Fields(run(ctx, vm, "@cat", "/proc/uptime"))[0], 64)
+	Expect(err).NotTo(HaveOccurred())
+	return seconds
+}
+
+// number is what the group of re matches in text.
+func number(text, re string) int {
+	GinkgoHelper()
+	found := regexp.MustCompile(re).FindStringSubmatch(text)
+	Expect(found).To(HaveLen(2), re+" in:\n"+text)
+	n, err := strconv.Atoi(found[1])
+	Expect(err).NotTo(HaveOccurred())
+	return n
 }
 
 // ticks is the processor time of a process, in hundredths of a second, from

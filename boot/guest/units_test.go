@@ -437,6 +437,18 @@ func TestVolumes(t *testing.T) {
 	contains(t, tm.console.String(), "init: Volume ro is read-only\n")
 }
 
+// What devtmpfs has stays as it is; what it lacks is made as LinuxKit's init does.
+func TestMakeNodes(t *testing.T) {
+	tm := newTestMachine(t) // has /dev/null
+	if err := tm.makeNodes(); err != nil {
+		t.Fatal(err)
+	}
+	want := "mknod /dev/console 020600 5 1; mknod /dev/tty1 020620 4 1; mknod /dev/tty 020666 5 0; mknod /dev/kmsg 020660 1 11"
+	if got := strings.Join(tm.sys.taken(), "; "); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestCgroups(t *testing.T) {
 	const table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\n"
 	for _, tt := range []struct {
