@@ -1,6 +1,8 @@
 package cases
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -298,6 +300,7 @@ var _ = Describe("the shipped init, asked on the kernel's command line", func() 
 		table := run(ctx, vm, "@cat", "/proc/self/mounts")
 		Expect(table).To(And(ContainSubstring(" /sys/fs/cgroup/memory cgroup rw"), ContainSubstring("name=systemd")))
 		Expect(table).NotTo(ContainSubstring("cgroup2"))
+		Expect(run(ctx, vm, "@cat", "/sys/fs/cgroup/memory/memory.use_hierarchy")).To(Equal("1\n"))
 		Expect(vm).To(suite.Print(`^onboot: Using cgroup v1\b`))
 		Expect(vm).To(suite.Print(`^spoken at once`))
 		Expect(refused(ctx, vm, "@stat", "/run/log/onboot/onboot.000-speaks.out.log")).To(ContainSubstring("no such file"))
@@ -368,6 +371,42 @@ var _ = Describe("the shipped init, asked to end", func() {
 		Expect(vm).To(suite.Print(`reboot: System halted`))
 		Expect(vm).NotTo(suite.Print(`reboot: (Power down|Restarting)`))
 		Expect(vm.Done()).NotTo(BeClosed()) // the processor waits for ever, and QEMU with it
+	}, SpecTimeout(5*time.Minute))
+})
+
+// withOwnInit makes /init the program that ships, which is a link to /sbin/init
+// otherwise, so that /sbin/init may be another.
+func withOwnInit(ctx SpecContext, at images.File) change {
+	GinkgoHelper()
+	program, _, err := build(ctx, "small.yml").ReadFile(boot.InitPath)
+	Expect(err).NotTo(HaveOccurred())
+	file := filepath.Join(GinkgoT().TempDir(), "init")
+	Expect(os.WriteFile(file, program, 0o755)).To(Succeed())
+	at.Path = boot.InitPath
+	return func(s *images.Spec) {
+		s.Init = append(s.Init, "seatrial/busybox")
+		s.Files = append(s.Files, images.File{Path: "/init", Source: file, Mode: "0755"}, at)
+	}
+}
+
+var _ = Describe("an image with a /sbin/init of its own", func() {
+	It("has it started as PID 1, with the environment, on a root that containers can leave", func(ctx SpecContext) {
+		// The kernel's helper /sbin/modprobe is a link to it, and is waited for.
+		script := "#!/bin/sh\n" + `[ $$ = 1 ] || exit 1
+			mount -t proc proc /proc
+			echo "own init: pid $$, word $word, root $(awk '$5 == "/" { print ($1 == $2) ? "of the kernel" : "of its own" }' /proc/self/mountinfo)"
+			exec sleep 86400` + "\n"
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withoutServices, withOwnInit(ctx, images.File{Contents: &script, Mode: "0755"})),
+			func(p *harness.Plan) { p.Cmdline = p.Image.Cmdline + " word=given" })
+		awaitLine(ctx, vm, `^own init: pid 1, word given, root of its own\b`)
+		Expect(vm).NotTo(suite.Print(`^init: `))
+	}, SpecTimeout(5*time.Minute))
+
+	It("that leads nowhere is told of: PID 1 says why it gives up, and ends with status 1, on which the kernel panics", func(ctx SpecContext) {
+		vm := trial.Boot(ctx, build(ctx, "small.yml", withoutServices, withOwnInit(ctx, images.File{Symlink: "/sbin/nonesuch"})))
+		Expect(vm.Await(ctx, boot.Ready)).To(suite.BeVerdict(reports.Guest, `^init died: PID 1 exited with status 1`))
+		Expect(vm).To(suite.Print(`^init: giving up: .*/sbin/init: no such file or directory: the image has no /sbin/init, or the initramfs was cut off`))
+		Expect(vm).To(suite.Print(`Attempted to kill init! exitcode=0x00000100`))
 	}, SpecTimeout(5*time.Minute))
 })
 
