@@ -29,7 +29,11 @@ var _ = Describe("the serial console", func() {
 		Expect(vm).To(suite.Print(`^init: PID 1, build .*, console ` + serial + `\b`))
 		Expect(vm).To(suite.Print(`^onboot: hello from the first container`))
 		Expect(vm).To(suite.Print(`starting containerd`))
-		Expect(vm).To(suite.Print(`containerd successfully booted`))
+		Expect(vm).To(suite.Print(`serving\.\.\. address=/run/containerd/containerd\.sock\.ttrpc`))
+		Expect(vm).To(suite.Print(`serving\.\.\. address=/run/containerd/containerd\.sock\s*$`))
+		// containerd speaks through PID 1 and not to a terminal: its lines have the form of a log, not colours and columns.
+		Expect(vm).To(suite.Print(`time="\S+" level=info msg="containerd successfully booted in `))
+		Expect(vm).NotTo(suite.Print(`INFO *\[.*containerd`))
 		Expect(vm).To(suite.Print(`^init: ready`))
 		Expect(vm).To(suite.BeFaultFree())
 	}, SpecTimeout(5*time.Minute))
@@ -57,6 +61,9 @@ var _ = Describe("the serial console", func() {
 		Expect(vm).NotTo(suite.Print(`^init: `))
 		Expect(vm).NotTo(suite.Print(`onboot: hello`))
 		Expect(vm).NotTo(suite.Print(`successfully booted`))
+		Expect(vm.PowerOff(ctx)).To(Succeed())
+		Expect(vm).To(suite.Print(`reboot: Power down`)) // the kernel again
+		Expect(vm).NotTo(suite.Print(`^init: `))
 	}, SpecTimeout(5*time.Minute))
 
 	It("falls back to "+serial+" when the last console does not exist", func(ctx SpecContext) {
