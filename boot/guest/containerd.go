@@ -39,6 +39,7 @@ type containerd struct {
 	stdout *os.File
 	stderr *os.File
 	first  chan struct{} // closed when it has answered for the first time
+	grace  time.Duration // that its next life has for its first answer
 
 	mu      sync.Mutex
 	current *run
@@ -80,7 +81,7 @@ func (m *machine) bringUpContainerd() error {
 		c.fell(err)
 		if tries == containerdTries || errors.Is(err, errMute) {
 			m.supervise(func() { c.keep(false) })
-			return said("containerd: " + err.Error())
+			return said(err.Error())
 		}
 		if m.pause(time.Duration(tries) * 100 * time.Millisecond) {
 			return err
@@ -106,7 +107,7 @@ func (m *machine) configureContainerd() *containerd {
 	for _, p := range problems {
 		m.warnConfig(p)
 	}
-	c := &containerd{m: m, args: options.Args, first: make(chan struct{})}
+	c := &containerd{m: m, args: options.Args, first: make(chan struct{}), grace: m.patience.socket}
 	c.stderr = m.openSink(KeyStderr, options.Stderr, os.Stderr)
 	c.stdout = m.openSink(KeyStdout, options.Stdout, os.Stdout)
 	return c
@@ -153,6 +154,10 @@ func (c *containerd) blameOptions(why error) {
 // errMute is a containerd that lives but never answered.
 var errMute = errors.New("no answer")
 
+// maxGrace is the longest that containerd is waited for before it is taken for
+// stuck and started again.
+const maxGrace = 16 * time.Minute
+
 // launch starts containerd and returns once it answers, or once it never will.
 func (c *containerd) launch() error {
 	r, err := c.start()
@@ -165,7 +170,8 @@ func (c *containerd) launch() error {
 			close(answer)
 		}
 	})
-	deadline, late := time.NewTimer(c.m.patience.socket), time.NewTimer(c.m.patience.late)
+	grace := c.grace
+	deadline, late := time.NewTimer(grace), time.NewTimer(c.m.patience.late)
 	defer deadline.Stop()
 	defer late.Stop()
 	for {
@@ -180,11 +186,14 @@ func (c *containerd) launch() error {
 			return r.death("ended before its socket answered")
 		case <-late.C:
 			c.m.warn(boot.Event{At: boot.Containerd, Unit: "containerd", Detail: fmt.Sprintf("no answer yet after %v", c.m.patience.late)},
-				"containerd: no answer on %s yet after %v; it has %v in all", boot.ContainerdSocket, c.m.patience.late, c.m.patience.socket)
+				"containerd: no answer on %s yet after %v; it has %v in all", boot.ContainerdSocket, c.m.patience.late, grace)
 		case <-deadline.C:
 			_ = c.m.reaper.Signal(c.m.sys, r.proc, unix.SIGKILL)
 			<-r.proc.Done() // SIGKILL cannot be refused
-			return fmt.Errorf("%w on %s for %v", errMute, boot.ContainerdSocket, c.m.patience.socket)
+			// Slow or stuck: the longer it may take, the less a slow one is hindered.
+			// The boot waits for the first grace only.
+			c.grace = min(2*grace, maxGrace)
+			return fmt.Errorf("%w on %s for %v", errMute, boot.ContainerdSocket, grace)
 		case <-c.m.ctx.Done():
 			return context.Cause(c.m.ctx)
 		}

@@ -174,6 +174,9 @@ func (m *machine) run(p phase) {
 	m.speak.Event(e)
 }
 
+// errStopping is why what was under way was left undone.
+var errStopping = errors.New("the machine is to stop")
+
 // errSaid marks an error whose lines are on the console already.
 var errSaid = errors.New("")
 
@@ -373,7 +376,8 @@ func newMachine() *machine {
 		env: []string{"PATH=" + childPath, "HOME=/root", "TERM=linux"},
 	}
 	m.speak = NewSpeaker("init", os.Stderr, &lazyKmsg{}, sys.Uptime)
-	m.ctx, m.cancel = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	m.ctx, m.cancel = ctx, func() { cancel(errStopping) }
 	m.services = &services{m: m}
 	return m
 }

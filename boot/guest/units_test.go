@@ -177,6 +177,27 @@ func TestContainerdThatNeverAnswers(t *testing.T) {
 	contains(t, tm.console.String(), "yet after 50ms")
 }
 
+// One that needs longer than the boot waits is given more time at each start,
+// and comes up.
+func TestContainerdThatIsSlow(t *testing.T) {
+	tm := newTestMachine(t)
+	tm.patience.socket, tm.patience.late = 200*time.Millisecond, 100*time.Millisecond
+	tm.containerdScript(t, "sleep 0.3; touch "+tm.root+"/up; exec sleep 600")
+	tm.serviceTool(t, `{"started":["web"]}`, "exec sleep 600")
+	listen := tm.answering(t)
+	if err := tm.bringUpContainerd(); !errors.Is(err, errSaid) || !strings.HasPrefix(err.Error(), "no answer on ") {
+		t.Fatalf("got %v", err)
+	}
+	if err := tm.bringUpServices(); err == nil {
+		t.Fatal("without containerd there can be no services")
+	}
+	eventually(t, "a life that lasts", func() bool { _, err := os.Stat(filepath.Join(tm.root, "up")); return err == nil })
+	listen()
+	tm.says(t, "init: 1 service started, 0 failed, late")
+	contains(t, tm.console.String(), "for 200ms; it is started again")
+	contains(t, tm.console.String(), "yet after 100ms; it has 400ms in all")
+}
+
 func TestServicesReport(t *testing.T) {
 	for _, tt := range []struct{ report, want, summary string }{
 		{`{"started":["a","b"]}`, "", "2 services started, 0 failed"},
