@@ -358,6 +358,22 @@ var _ = Describe("the shipped init, asked to end", func() {
 		Expect(ok).To(BeTrue())
 		Expect(e.Facts).To(HaveKeyWithValue(boot.FactReason, "reboot"))
 		Expect(vm).NotTo(suite.Print(`reboot: (Power down|System halted)`))
+		Expect(vm).NotTo(suite.Print(`^init: .* within `)) // nothing had to be waited for to its limit
+	}, SpecTimeout(5*time.Minute))
+
+	It("waits for what hears SIGTERM and not for what cannot, names what it kills, and unmounts what lies upon a disk before the disk", Label("devices"), func(ctx SpecContext) {
+		vm := trial.BootReady(ctx, build(ctx, "disk.yml", withTools), withDisks(blankDisk()))
+		run(ctx, vm, "sh", "-c", `cd /var/lib/state
+			mkdir a b; mount -t tmpfs t a; mkdir a/c; mount -t tmpfs t a/c; mount --bind b a/c
+			(trap 'echo heard >/dev/console' TERM; while :; do sleep 0.1; done) >/dev/null 2>&1 &
+			(trap '' TERM; cd a/c; exec sleep 86400) >/dev/null 2>&1 &
+			sleep 1`)
+		_, _ = vm.Exec(ctx, "poweroff") // the agent may end before it has answered
+		awaitLine(ctx, vm, `reboot: Power down`)
+		Expect(vm).To(suite.Print(`^heard\b`))
+		Expect(vm).To(suite.Print(`^init: not ended within 3s of SIGTERM, and killed: sh \(\d+\)`))
+		Expect(vm).NotTo(suite.Print(`still there after SIGKILL|^init: unmount `))
+		Expect(vm).To(suite.Print(unmounted))
 	}, SpecTimeout(5*time.Minute))
 
 	It("halts: it stops everything and leaves the machine standing, which the verdict says", func(ctx SpecContext) {
