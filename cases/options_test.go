@@ -210,8 +210,8 @@ var _ = Describe("containerd's runtime-config.toml", func() {
 			`line 3, column 1: stdout: must be a string, not a boolean`, SpecTimeout(5*time.Minute)),
 		Entry("broken TOML", "stdout=\"stderr\"\ncliopts=\"--log-level debug\n", `line 2, column \d+: not TOML: `, SpecTimeout(5*time.Minute)),
 		Entry("a path that cannot be opened", "stderr=\"/proc/nowhere/log\"\nstdout=\"/var\"\n",
-			`stderr: .*/proc/nowhere.*; containerd's stderr is on the console`, `stdout: .*is a directory`, SpecTimeout(5*time.Minute)),
+			`line 1, column 1: stderr: .*/proc/nowhere.*; containerd's stderr is on the console`, `line 2, column 1: stdout: .*is a directory`, SpecTimeout(5*time.Minute)),
 		Entry("an option containerd refuses", `cliopts="--no-such-option"`,
-			`cliopts: containerd does not run with "--no-such-option": .*; containerd is started without options`, SpecTimeout(5*time.Minute)),
+			`line 1, column 1: cliopts: containerd does not run with "--no-such-option": .*; containerd is started without options`, SpecTimeout(5*time.Minute)),
 	)
 })

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,11 @@ func (m *machine) warnConfig(p ConfigProblem) {
 	facts := map[string]string{boot.FactFile: boot.RuntimeConfig}
 	if p.Key != "" {
 		facts[boot.FactKey] = p.Key
+	}
+	if p.Key != "" && p.Line == 0 { // found out by trying, when nobody read the file any more
+		if src, err := os.ReadFile(filepath.Join(m.root, boot.RuntimeConfig)); err == nil {
+			p.Line, p.Column = keyPosition(bytes.TrimPrefix(src, utf8Mark), p.Key)
+		}
 	}
 	m.warn(boot.Event{At: boot.Containerd, Unit: "containerd", Detail: p.String(), Facts: facts},
 		"containerd: %s: %s", boot.RuntimeConfig, p)

@@ -63,6 +63,9 @@ func (p ConfigProblem) String() string {
 	return b.String()
 }
 
+// utf8Mark is what some editors begin a file with.
+var utf8Mark = []byte("\xef\xbb\xbf")
+
 // ParseRuntimeConfig reads the options for containerd. Whatever the input, the
 // options returned can be used: a key that is wrong has its default and a
 // problem that says so, and a file that is no TOML has all defaults.
@@ -71,7 +74,7 @@ func (p ConfigProblem) String() string {
 // content is taken as the value of cliopts. cliopts is cut at white space and
 // knows no quoting.
 func ParseRuntimeConfig(src []byte) (RuntimeOptions, []ConfigProblem) {
-	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
+	src = bytes.TrimPrefix(src, utf8Mark)
 	values := map[string]any{}
 	if err := toml.Unmarshal(src, &values); err != nil {
 		if text := strings.TrimSpace(string(src)); strings.HasPrefix(text, "-") && !strings.ContainsRune(text, 0) {

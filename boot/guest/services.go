@@ -41,6 +41,7 @@ type services struct {
 	ready   *os.File
 	answer  *os.File
 	report  ServicesReport // of the first run
+	bundles int            // in the image
 }
 
 // start starts the tool, which waits on its standard input for a byte: its
@@ -93,6 +94,7 @@ func (s *services) process() (*Process, error) {
 func (m *machine) bringUpServices() error {
 	s := m.services
 	bundles, unread := ReadBundles(filepath.Join(m.root, boot.ServicesDir))
+	s.expect(len(bundles))
 	if m.containerd == nil {
 		if len(bundles) == 0 {
 			return nil
@@ -109,6 +111,13 @@ func (m *machine) bringUpServices() error {
 	err := s.bringUp()
 	m.supervise(s.keep)
 	return err
+}
+
+// expect notes how many services there are to start.
+func (s *services) expect(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bundles = n
 }
 
 // late starts the services once containerd has answered after all.
@@ -213,11 +222,13 @@ func (s *services) keep() {
 	}
 }
 
-// summary is what the machine is up with.
+// summary is what the machine is up with. What could not even be tried counts
+// as failed.
 func (s *services) summary() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	started, failed := len(s.report.Started), len(s.report.Failed)
+	started := len(s.report.Started)
+	failed := max(len(s.report.Failed), s.bundles-started)
 	switch {
 	case started+failed == 0:
 		return "no services"

@@ -96,8 +96,14 @@ func TestContainerdThatDiesBeforeItsSocket(t *testing.T) {
 	if !ok || e.State != boot.Failed || e.Facts[boot.FactStatus] != "4" {
 		t.Errorf("event %+v", e)
 	}
+	if got := tm.services.summary(); got != "no services" { // before anybody has looked
+		t.Errorf("%q", got)
+	}
 	if err := tm.bringUpServices(); err == nil || !strings.Contains(err.Error(), "1 services not started") {
 		t.Errorf("services: %v", err)
+	}
+	if got := tm.services.summary(); got != "0 services started, 1 failed" {
+		t.Errorf("%q", got)
 	}
 	starts, _ := os.ReadFile(filepath.Join(tm.root, "starts"))
 	if n := len(starts); n != containerdTries {
@@ -163,7 +169,7 @@ func TestContainerdThatRefusesItsOptions(t *testing.T) {
 	if err := tm.bringUpContainerd(); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, tm.console.String(), `cliopts: containerd does not run with "--bad 'x y'": ended before its socket answered: exit status 1; its last line: unknown flag; containerd is started without options`)
+	contains(t, tm.console.String(), `line 1, column 1: cliopts: containerd does not run with "--bad 'x y'": ended before its socket answered: exit status 1; its last line: unknown flag; containerd is started without options`)
 }
 
 func TestContainerdThatNeverAnswers(t *testing.T) {
@@ -202,8 +208,8 @@ func TestServicesReport(t *testing.T) {
 	for _, tt := range []struct{ report, want, summary string }{
 		{`{"started":["a","b"]}`, "", "2 services started, 0 failed"},
 		{`{"started":["a"],"failed":{"b":"no room"}}`, "b: no room", "1 services started, 1 failed"},
-		{`{"err":"cannot connect"}`, "cannot connect", "no services"},
-		{`nonsense`, "ended without a report", "no services"},
+		{`{"err":"cannot connect"}`, "cannot connect", "0 services started, 1 failed"},
+		{`nonsense`, "ended without a report", "0 services started, 1 failed"},
 	} {
 		t.Run(tt.report, func(t *testing.T) { // one reaper at a time: each would take the other's children
 			tm := newTestMachine(t)
