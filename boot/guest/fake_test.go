@@ -24,6 +24,7 @@ type recorder struct {
 	fail  map[string]error // by the start of a call
 	prune string           // removed from the start of paths
 	full  []string         // file systems without room
+	stuck chan struct{}    // holds up what waits for a disk, until it is closed
 }
 
 func (r *recorder) note(format string, args ...any) error {
@@ -48,8 +49,13 @@ func (r *recorder) taken() []string {
 func (r *recorder) Mount(source, target, fstype string, flags uintptr, data string) error {
 	return r.note("mount %s %s %s %#x %s", source, target, fstype, flags, data)
 }
-func (r *recorder) Unmount(target string, flags int) error { return r.note("umount %s", target) }
-func (r *recorder) Chroot(dir string) error                { return r.note("chroot %s", dir) }
+func (r *recorder) Unmount(target string, flags int) error {
+	if r.stuck != nil {
+		<-r.stuck
+	}
+	return r.note("umount %s", target)
+}
+func (r *recorder) Chroot(dir string) error { return r.note("chroot %s", dir) }
 func (r *recorder) Kill(pid int, sig unix.Signal) error {
 	if pid > 1 { // a child of the test
 		_ = unix.Kill(pid, sig)
@@ -77,7 +83,12 @@ func (r *recorder) Room(dir string) (bytes, files uint64, err error) {
 	}
 	return 1 << 20, 1 << 20, nil
 }
-func (r *recorder) Sync()                 { _ = r.note("sync") }
+func (r *recorder) Sync() {
+	_ = r.note("sync")
+	if r.stuck != nil {
+		<-r.stuck
+	}
+}
 func (r *recorder) Reboot(cmd int) error  { return r.note("reboot %#x", cmd) }
 func (r *recorder) Uptime() time.Duration { return 5 * time.Second }
 

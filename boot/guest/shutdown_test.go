@@ -60,6 +60,7 @@ func TestDown(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 			contains(t, tm.console.String(), "init: "+tt.reason+": stopping the machine")
+			lacks(t, tm.console.String(), " within 1s\n") // no disk was waited for to its limit
 			contains(t, tm.console.String(), "still there after SIGKILL: a (b) c (7)")
 			tr := tm.events(t)
 			for _, at := range []boot.Milestone{boot.Shutdown, boot.Off} {
@@ -69,6 +70,27 @@ func TestDown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A disk that takes no more data holds up the end for as long as it may, and no
+// longer.
+func TestDownWithAStuckDisk(t *testing.T) {
+	tm := newTestMachine(t)
+	tm.patience.sync = 50 * time.Millisecond
+	tm.file(t, "/proc/self/mountinfo", testMounts, 0o444)
+	tm.sys.stuck = make(chan struct{})
+	up := make(chan struct{})
+	close(up)
+	if err := tm.down("poweroff", up); err == nil {
+		t.Error("the recorder does not power off")
+	}
+	calls := strings.Join(tm.sys.taken(), "; ")
+	contains(t, calls, fmt.Sprintf("reboot %#x", unix.LINUX_REBOOT_CMD_POWER_OFF))
+	lacks(t, calls, "umount")
+	contains(t, tm.console.String(), "init: disks did not take all data within 50ms\n")
+	contains(t, tm.console.String(), "init: not all file systems were unmounted within 50ms\n")
+	close(tm.sys.stuck)
+	eventually(t, "the unmounts that were under way", func() bool { return strings.Contains(strings.Join(tm.sys.taken(), ";"), "umount /run") })
 }
 
 func TestReadProcesses(t *testing.T) {
