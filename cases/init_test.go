@@ -257,6 +257,21 @@ var _ = Describe("the shipped init", Ordered, func() {
 		Expect(ticks(run(ctx, vm, "@cat", "/proc/1/stat")) - before).To(BeNumerically("<=", 5)) // of 200: it does not spin
 	}, SpecTimeout(2*time.Minute))
 
+	It("keeps the keys of the console from whatever runs, and is not stopped by them", func(ctx SpecContext) {
+		// The line discipline makes signals of Ctrl-C, Ctrl-\ and Ctrl-Z, and Ctrl-S would stop whoever writes next.
+		Expect(run(ctx, vm, "stty", "-a", "-F", "/dev/console")).To(And(MatchRegexp(`(^|\s)isig\b`), MatchRegexp(`\s-ixon\b`)))
+		programs := func() []string {
+			return []string{pidOf(ctx, vm, boot.ContainerdPath), pidOf(ctx, vm, boot.ServicePath), pidOf(ctx, vm, "/bin/httpd")}
+		}
+		before := programs()
+		Expect(vm.Type("\x03\x1c\x1a\x13 keys\n")).To(Succeed())
+		awaitLine(ctx, vm, `\^S keys\b`) // the echo of the last: each of the others drops what was to be shown before it
+		Expect(programs()).To(Equal(before))
+		said := count(vm, `^service content: running`)
+		run(ctx, vm, "service", "-q", "restart", "content")
+		Eventually(ctx, func() int { return count(vm, `service content: running`) }).Should(BeNumerically(">", said))
+	}, SpecTimeout(2*time.Minute))
+
 	It("reaps orphans however many die at once", func(ctx SpecContext) {
 		run(ctx, vm, "sh", "-c", `(i=0; while [ $i -lt 300 ]; do sleep 0 & i=$((i+1)); done) & wait`)
 		Eventually(ctx, func() string { return run(ctx, vm, "sh", "-c", `grep -l '^State:.Z' /proc/[0-9]*/status; true`) }).Should(BeEmpty())
