@@ -363,6 +363,30 @@ var _ = Describe("the shipped init, with an entry of init.d that does not end,",
 	}, SpecTimeout(5*time.Minute))
 })
 
+var _ = Describe("the shipped init, whose containerd dies when it has answered,", Label("devices"), func() {
+	DescribeTable("starts the services all the same, when that is", func(ctx SpecContext, begun bool) {
+		vm := trial.Fork(ctx, build(ctx, "services.yml"), failing, func(p *harness.Plan) { p.Hold = boot.Services })
+		pid := pidOf(ctx, vm, boot.ContainerdPath)
+		if begun {
+			Expect(vm.Release(ctx)).To(Succeed())
+			awaitLine(ctx, vm, `connecting to shim`)
+		}
+		run(ctx, vm, "@kill", "KILL", pid)
+		if !begun {
+			Expect(vm.Release(ctx)).To(Succeed())
+		}
+		ready(ctx, vm)
+		Expect(vm).To(suite.Print(`^containerd: ended: signal: killed; `))
+		Expect(vm).To(suite.Print(`^init: ready after .*: 2 services started, 0 failed\b`))
+		Expect(vm).NotTo(suite.Print(`^service (brief|family): (creating|starting)`))
+		Expect(run(ctx, vm, "ctr", "-n", "services.linuxkit", "task", "ls")).To(MatchRegexp(`(?m)^family\s+\d+\s+RUNNING`))
+		Expect(pidOf(ctx, vm, boot.ContainerdPath)).NotTo(Equal(pid))
+	},
+		Entry("before the first is begun", false, SpecTimeout(5*time.Minute)),
+		Entry("while they are made", true, SpecTimeout(5*time.Minute)),
+	)
+})
+
 var _ = Describe("the shipped init, asked to end", func() {
 	It("reboots after it has stopped everything", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml"))

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -152,6 +153,7 @@ type tool struct {
 	client *task.Client
 	sys    guest.System
 	speak  *guest.Speaker
+	lost   atomic.Bool // containerd went away and did not come back in time
 }
 
 // start makes the container and its task and runs it. Nothing is left of a

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/seatrial/seatrial/boot"
@@ -23,6 +24,13 @@ import (
 // shim and runc of its own, tens of megabytes for the moment, so a machine
 // with many services and little memory must not start all at once.
 const startsAtOnce = 4
+
+// A service is started anew so often because containerd has gone away, which
+// may take so long to come back.
+const (
+	startTries = 3
+	returnTime = time.Minute
+)
 
 // system brings the services up, reports to PID 1, watches them, and stops
 // them when ctx ends.
@@ -145,11 +153,36 @@ func (t *tool) startOne(ctx context.Context, s service, w *watch) error {
 		}
 	}
 	pid, err := t.start(ctx, s)
+	// It is not the service's fault when containerd goes away under its start.
+	for tries := 1; errdefs.IsUnavailable(err) && tries < startTries && t.answers(ctx); tries++ {
+		// What was made before is in containerd's records.
+		if left := t.clean(ctx, s.id()); left != nil && !errdefs.IsNotFound(left) {
+			return errors.Join(err, left)
+		}
+		pid, err = t.start(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
 	w.started(s, pid)
 	return nil
+}
+
+// answers waits until containerd answers again, which PID 1 sees to, and reports
+// whether it did within returnTime. Once it has not, nobody waits for it again:
+// each service would wait for itself.
+func (t *tool) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, returnTime)
+	defer cancel()
+	for !t.lost.Load() {
+		if _, err := t.client.List(ctx, t.namespace); err == nil {
+			return true
+		}
+		if !sleep(ctx, lockPoll) {
+			t.lost.Store(true)
+		}
+	}
+	return false
 }
 
 // adopted decides about a service that an earlier tool looked after, which may
@@ -214,6 +247,9 @@ func (t *tool) cleanAll(ctx context.Context, services []service) {
 	}
 	for _, ns := range spaces {
 		found, err := t.client.List(ctx, ns)
+		if errdefs.IsUnavailable(err) && t.answers(ctx) {
+			found, err = t.client.List(ctx, ns)
+		}
 		if err != nil {
 			t.speak.Say("service: namespace %s: %v", ns, err)
 			continue
