@@ -59,5 +59,10 @@ var _ = Describe("services whose containerd keeps its folder on a disk", Label("
 		Expect(run(ctx, vm, "ctr", "-n", "guest", "task", "ls")).To(MatchRegexp(`(?m)^elsewhere\s+\d+\s+RUNNING`))
 		run(ctx, vm, "service", "restart", "elsewhere")
 		Expect(vm).To(suite.BeFaultFree())
+
+		// An end in order lets go of the disk, though containerd and its shims have it open.
+		Expect(vm).NotTo(suite.Print(unmounted))
+		Expect(vm.PowerOff(ctx)).To(Succeed())
+		Expect(vm).To(suite.Print(unmounted))
 	}, SpecTimeout(5*time.Minute))
 })
