@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/github/go-spdx/v2/spdxexp/spdxlicenses"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -29,6 +30,15 @@ type Part struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Digest  string `json:"digest,omitempty"` // "sha256:..." of a package, go.sum's "h1:..." of a module
+
+	Licenses []License `json:"licenses,omitempty"` // as the part itself names them; nil: not known
+}
+
+// License is a licence by its SPDX identifier or, if it has none, in the words
+// of the part that is under it.
+type License struct {
+	ID   string `json:"id,omitempty"`
+	Name string `json:"name,omitempty"`
 }
 
 // Kinds of part that the bill of materials knows by a package URL.
@@ -116,8 +126,11 @@ type bill struct {
 const machineRef = "machine"
 
 // add adds a component, unless it is there, as something another one consists of.
+// The same part may be named by one who knows its licences and by one who does not.
 func (l *bill) add(of string, c cdx.Component) {
-	l.parts[c.BOMRef] = c
+	if have, ok := l.parts[c.BOMRef]; !ok || have.Licenses == nil {
+		l.parts[c.BOMRef] = c
+	}
 	if !slices.Contains(l.needs[of], c.BOMRef) {
 		l.needs[of] = append(l.needs[of], c.BOMRef)
 	}
@@ -181,11 +194,31 @@ func (p Part) component() cdx.Component {
 	c := cdx.Component{
 		BOMRef: strings.TrimSpace(purl + " " + p.Digest), Type: cdx.ComponentTypeLibrary,
 		Name: p.Name, Version: p.Version, PackageURL: purl, Hashes: hashes(p.Digest),
+		Licenses: p.licenses(),
 	}
 	if strings.HasPrefix(p.Digest, "h1:") { // over a list of files, so no hash of one
 		c.Properties = &[]cdx.Property{{Name: "seatrial:go.sum", Value: p.Digest}}
 	}
 	return c
+}
+
+// licenses are a part's licences; nil if none is known. An identifier that SPDX
+// does not have would make the bill invalid and is a name.
+func (p Part) licenses() *cdx.Licenses {
+	var list cdx.Licenses
+	for _, n := range p.Licenses {
+		known, id := spdxlicenses.IsActiveLicense(n.ID)
+		switch {
+		case known && id == n.ID:
+			list = append(list, cdx.LicenseChoice{License: &cdx.License{ID: n.ID}})
+		case n.ID != "" || n.Name != "":
+			list = append(list, cdx.LicenseChoice{License: &cdx.License{Name: cmp.Or(n.Name, n.ID)}})
+		}
+	}
+	if list == nil {
+		return nil
+	}
+	return &list
 }
 
 // hashes is a digest as CycloneDX has it; nil for what is no SHA-256.

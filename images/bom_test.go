@@ -5,9 +5,11 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,9 +54,10 @@ const billYAML = head + "init: [test/init, test/tool]\nservices: [{name: web, im
 func someParts() []Part {
 	digest := "sha256:" + strings.Repeat("ab", 32)
 	return []Part{
-		{PartDeb, "libc6", "2:2.36-9+deb12u1~x", digest},
-		{PartGo, "example.com/a/b/v2", "v2.1.0", "h1:xyz="},
-		{"toolchain", "go", "go1.26", ""},
+		{PartDeb, "libc6", "2:2.36-9+deb12u1~x", digest, []License{{ID: "GPL-2.0-or-later"}, {Name: "GPL or Artistic"}}},
+		{PartGo, "example.com/a/b/v2", "v2.1.0", "h1:xyz=", []License{{ID: "Of-My-Own"}}},
+		{PartGo, "example.com/c", "v1.0.0", "h1:abc=", nil},
+		{"toolchain", "go", "go1.26", "", nil},
 	}
 }
 
@@ -125,6 +128,7 @@ func TestBOM(t *testing.T) {
 	if c := have["test/init"]; (*c.Properties)[0] != (cdx.Property{Name: "seatrial:made-with:toolchain:go", Value: "go1.26"}) {
 		t.Errorf("%+v", c.Properties)
 	}
+	checkLicenses(t, have)
 	// What a program says of itself; a hard link is not a second one.
 	info, err := buildinfo.ReadFile(goTool(t))
 	if err != nil {
@@ -160,6 +164,53 @@ func TestBOM(t *testing.T) {
 	}
 	if strings.Join(known, " ") != "test/init" || strings.Join(unknown, " ") != "test/kernel test/tool test/web" {
 		t.Errorf("known %q, unknown %q", known, unknown)
+	}
+}
+
+// checkLicenses looks for the licences of someParts.
+func checkLicenses(t *testing.T, have map[string]cdx.Component) {
+	t.Helper()
+	for ref, want := range map[string]string{
+		"pkg:deb/debian/libc6@2:2.36-9%2Bdeb12u1~x sha256:" + strings.Repeat("ab", 32): `id "GPL-2.0-or-later", name "GPL or Artistic"`,
+		"pkg:golang/example.com/a/b/v2@v2.1.0 h1:xyz=":                                 `name "Of-My-Own"`, // SPDX has no such identifier
+		"pkg:golang/example.com/c@v1.0.0 h1:abc=":                                      "",
+		"test/init": "",
+	} {
+		var got []string
+		if l := have[ref].Licenses; l != nil {
+			for _, c := range *l {
+				if c.License.ID != "" {
+					got = append(got, fmt.Sprintf("id %q", c.License.ID))
+				} else {
+					got = append(got, fmt.Sprintf("name %q", c.License.Name))
+				}
+			}
+		}
+		if _, ok := have[ref]; !ok || strings.Join(got, ", ") != want {
+			t.Errorf("%s: there %v, licences %q, want %q", ref, ok, got, want)
+		}
+	}
+}
+
+// A module has the licences that one image knows, also where a program names it
+// that knows none; another version's are not taken for it.
+func TestBOMLicensesOfOne(t *testing.T) {
+	t.Parallel()
+	info, err := buildinfo.ReadFile(goTool(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := info.Deps[0]
+	for version, want := range map[string]bool{m.Version: true, m.Version + "-x": false} {
+		text, _ := billOf(t, billStock(t, []Part{{PartGo, m.Path, version, m.Sum, []License{{ID: "ISC"}}}}))
+		var bom cdx.BOM
+		if err := json.Unmarshal(text, &bom); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(*bom.Components, func(c cdx.Component) bool { return c.Name == m.Path && c.Version == m.Version })
+		if i < 0 || ((*bom.Components)[i].Licenses != nil) != want {
+			t.Errorf("noted for %s: %+v", version, (*bom.Components)[max(i, 0)])
+		}
 	}
 }
 
@@ -257,7 +308,7 @@ func TestBOMValid(t *testing.T) {
 	if err := valid(text); err != nil {
 		t.Error(err)
 	}
-	for old, new := range map[string]string{`"alg": "SHA-256"`: `"alg": "SHA-257"`, `"type": "container"`: `"type": "box"`, `"aggregate": "complete"`: `"aggregate": "all"`} {
+	for old, new := range map[string]string{`"alg": "SHA-256"`: `"alg": "SHA-257"`, `"type": "container"`: `"type": "box"`, `"aggregate": "complete"`: `"aggregate": "all"`, `"id": "GPL-2.0-or-later"`: `"id": "GPL-2+"`} {
 		wrong := bytes.Replace(text, []byte(old), []byte(new), 1)
 		if bytes.Equal(wrong, text) || valid(wrong) == nil {
 			t.Errorf("%s is valid", new)

@@ -71,15 +71,6 @@ func (b Built) Drift() []string {
 	return append(out, b.Unused...)
 }
 
-// parts are the inputs as the image itself names them, for its bill of materials.
-func (b Built) parts() []images.Part {
-	var list []images.Part
-	for _, in := range b.Inputs {
-		list = append(list, images.Part{Kind: in.Kind, Name: in.Name, Version: in.Version, Digest: in.Digest})
-	}
-	return list
-}
-
 // Options says what to build and where.
 type Options struct {
 	Arch     string                       // amd64 or arm64
@@ -187,7 +178,7 @@ func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, er
 	if toolchain == "" && len(r.programs) > 0 {
 		return Built{}, errors.New("it must be compiled, as it is not in the store or its sources or its lock changed, and there is no go in PATH: install Go, or add its folder to PATH")
 	}
-	k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: newApt(o.Cache, o.Arch)}
+	k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: newApt(o.Cache, o.Arch), folders: map[string]string{}}
 	o.Progress(r.name, "building")
 	b = Built{Ref: ref, Key: key}
 	if b.Inputs, err = k.inputs(); err != nil {
@@ -207,7 +198,11 @@ func (o Options) one(ctx context.Context, r recipe, toolchain string) (Built, er
 	if err != nil {
 		return Built{}, err
 	}
-	if im, err = images.WithParts(im, b.parts()); err != nil {
+	parts, err := k.parts(b.Inputs)
+	if err != nil {
+		return Built{}, err
+	}
+	if im, err = images.WithParts(im, parts); err != nil {
 		return Built{}, err
 	}
 	if err := o.Store.Put(ctx, ref, im); err != nil {
@@ -303,7 +298,7 @@ func UpdateLock(ctx context.Context, o Options) (Lock, error) {
 		}
 		for _, r := range recipes() {
 			o.Progress(r.name, "resolving for "+o.Arch)
-			k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: a}
+			k := &kitchen{Options: o, ctx: ctx, recipe: r, toolchain: toolchain, apt: a, folders: map[string]string{}}
 			inputs, err := k.inputs()
 			if err != nil {
 				return nil, fmt.Errorf("component %s for %s: %w", r.name, o.Arch, err)
@@ -351,7 +346,8 @@ type kitchen struct {
 	recipe    recipe
 	toolchain string
 	apt       apt
-	debs      []deb // fetched by inputs
+	debs      []deb             // fetched by inputs
+	folders   map[string]string // of the Go modules among the inputs
 }
 
 // inputs gets everything the recipe asks for and lists it: the locked versions

@@ -185,6 +185,7 @@ func (k *kitchen) modules(p program) ([]Input, error) {
 			return nil, err
 		}
 		in := Input{Component: name, Kind: kindGo, Name: l.Module.Path, Version: l.Module.Version, Digest: sum}
+		k.folders[in.Name] = l.Module.Dir
 		if !slices.Contains(inputs, in) {
 			inputs = append(inputs, in)
 		}
@@ -195,7 +196,7 @@ func (k *kitchen) modules(p program) ([]Input, error) {
 // listed is a package as "go list" shows it.
 type listed struct {
 	ImportPath string
-	Module     *struct{ Path, Version string }
+	Module     *struct{ Path, Version, Dir string }
 }
 
 // goList lists the packages that are linked into a program.
