@@ -18,11 +18,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Import puts the images of an archive into the store and returns their names.
-// It reads what docker save, podman save, buildah, skopeo and buildx write: the
-// docker and the OCI form, compressed or not, for one platform or several. A
-// name is needed if the archive's images have none, and replaces the one that
-// it has. Nothing is unpacked onto the host but into a nameless file. The file "-" is standard input.
+// Import puts the images of an archive, or of a folder that is an OCI layout,
+// into the store and returns their names. It reads what docker save, podman
+// save, buildah, skopeo and buildx write: the docker and the OCI form,
+// compressed or not, for one platform or several. A name is needed if the
+// images have none, and replaces the one that they have. Nothing is unpacked
+// onto the host but into a nameless file. The file "-" is standard input.
 func (s *Store) Import(ctx context.Context, file, ref string) ([]string, error) {
 	names, err := s.importFile(ctx, file, ref)
 	if err != nil {
@@ -32,6 +33,14 @@ func (s *Store) Import(ctx context.Context, file, ref string) ([]string, error) 
 }
 
 func (s *Store) importFile(ctx context.Context, file, ref string) (names []string, err error) {
+	if info, err := os.Stat(file); file != stdin && err == nil && info.IsDir() {
+		found, done, err := folderImages(file)
+		if err != nil {
+			return nil, err
+		}
+		names, err := s.putAll(ctx, found, ref)
+		return names, errors.Join(err, done())
+	}
 	f, err := openArchive(ctx, file)
 	if err != nil {
 		return nil, err
@@ -69,7 +78,7 @@ func openArchive(ctx context.Context, file string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file: name a file, or pipe the archive in and name %q", file, stdin)
+		return nil, fmt.Errorf("%s is not a regular file: name a file or a folder, or pipe the archive in and name %q", file, stdin)
 	}
 	return os.Open(file)
 }
@@ -146,8 +155,8 @@ func readArchive(r io.Reader, s *spool) (tarArchive, error) {
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if total += h.Size; total > 4*maxBytes || len(a) > maxFiles {
-			return nil, fmt.Errorf("it holds more than any image: %d files and %d bytes are the limits", maxFiles, int64(4*maxBytes))
+		if total += h.Size; total > maxArchive || len(a) > maxFiles {
+			return nil, errTooMuch()
 		}
 		if len(h.Name) > maxPath { // names are in memory
 			return nil, fmt.Errorf("%.40q... has %d bytes, %d are the limit of a name", h.Name, len(h.Name), maxPath)
@@ -160,22 +169,48 @@ func readArchive(r io.Reader, s *spool) (tarArchive, error) {
 	}
 }
 
-// maxFiles is the most that an archive may hold: an image has some dozens.
-const maxFiles = 100_000
+// Limits of an archive or a layout: an image has some dozens of files.
+const (
+	maxFiles   = 100_000
+	maxArchive = 4 * maxBytes
+)
+
+func errTooMuch() error {
+	return fmt.Errorf("it holds more than any image: %d files and %d bytes are the limits", maxFiles, int64(maxArchive))
+}
 
 // maxManifest is the most that is read of a file that is not a layer; the
 // distribution specification asks registries to take manifests of 4 MiB.
 const maxManifest = 4 << 20
 
-func (a tarArchive) read(name string) ([]byte, error) {
+// open implements contents.
+func (a tarArchive) open(name string) (*io.SectionReader, io.Closer, error) {
 	f, ok := a[name]
 	if !ok {
-		return nil, fmt.Errorf("%s is not in it", name)
+		return nil, nil, fmt.Errorf("%s is not in it", name)
 	}
+	return io.NewSectionReader(f, 0, f.Size()), io.NopCloser(nil), nil
+}
+
+// contents are the files of an archive or a folder, by their names in it.
+type contents interface {
+	open(name string) (*io.SectionReader, io.Closer, error)
+}
+
+// archive is the OCI form: an index, and blobs by digest.
+type archive struct{ contents }
+
+// read reads a file that is not a layer.
+func (a archive) read(name string) (raw []byte, err error) {
+	f, c, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
 	if f.Size() > maxManifest {
 		return nil, fmt.Errorf("%s has %d bytes, %d is the limit", name, f.Size(), maxManifest)
 	}
-	raw := make([]byte, f.Size())
+	raw = make([]byte, f.Size())
 	if _, err := f.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
@@ -188,19 +223,15 @@ func (a tarArchive) images() ([]importedImage, error) {
 	switch {
 	case a["manifest.json"] != nil:
 		return a.docker()
-	case a["index.json"] != nil:
-		raw, err := a.read("index.json")
-		if err != nil {
-			return nil, err
-		}
-		return a.index(raw)
+	case a[ociIndex] != nil:
+		return archive{a}.index()
 	}
 	return nil, errors.New("it has neither manifest.json nor index.json: it is no archive of images")
 }
 
 // docker reads the form of docker save.
 func (a tarArchive) docker() (found []importedImage, err error) {
-	raw, err := a.read("manifest.json")
+	raw, err := archive{a}.read("manifest.json")
 	if err != nil {
 		return nil, err
 	}
@@ -256,9 +287,16 @@ func (a tarArchive) repack() (io.ReadCloser, error) {
 // Annotations that name an image in an index, the full name first.
 var nameAnnotations = []string{"io.containerd.image.name", refName}
 
-// index reads an OCI index, and the indexes in it. A name that an index has is
+// ociIndex is the file that an OCI layout begins with.
+const ociIndex = "index.json"
+
+// index reads the OCI index, and the indexes in it. A name that an index has is
 // that of all its images.
-func (a tarArchive) index(raw []byte) (found []importedImage, err error) {
+func (a archive) index() (found []importedImage, err error) {
+	raw, err := a.read(ociIndex)
+	if err != nil {
+		return nil, err
+	}
 	list, err := manifests(raw)
 	if err != nil {
 		return nil, err
@@ -303,9 +341,15 @@ func nameOf(d v1.Descriptor, name string) string {
 	return name
 }
 
+// blobName is where a layout has a blob.
+func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
+
 // blob is a blob that is not a layer, checked against its digest.
-func (a tarArchive) blob(h v1.Hash) ([]byte, error) {
-	raw, err := a.read("blobs/" + h.Algorithm + "/" + h.Hex)
+func (a archive) blob(h v1.Hash) ([]byte, error) {
+	if h.Hex == "" {
+		return nil, errors.New("its manifest names a blob without a digest: it is no manifest")
+	}
+	raw, err := a.read(blobName(h))
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +362,7 @@ func (a tarArchive) blob(h v1.Hash) ([]byte, error) {
 // archivedImage is an image of the OCI form; layers are checked when they are
 // stored.
 type archivedImage struct {
-	archive tarArchive
+	archive archive
 	desc    v1.Descriptor
 }
 
@@ -347,7 +391,7 @@ func (i archivedImage) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error)
 }
 
 type archivedLayer struct {
-	archive tarArchive
+	archive archive
 	desc    v1.Descriptor
 }
 
@@ -355,10 +399,9 @@ func (l archivedLayer) Digest() (v1.Hash, error)            { return l.desc.Dige
 func (l archivedLayer) Size() (int64, error)                { return l.desc.Size, nil }
 func (l archivedLayer) MediaType() (types.MediaType, error) { return l.desc.MediaType, nil }
 func (l archivedLayer) Compressed() (io.ReadCloser, error) {
-	name := "blobs/" + l.desc.Digest.Algorithm + "/" + l.desc.Digest.Hex
-	f, ok := l.archive[name]
-	if !ok {
-		return nil, fmt.Errorf("%s is not in it", name)
+	f, c, err := l.archive.open(blobName(l.desc.Digest))
+	if err != nil {
+		return nil, err
 	}
-	return io.NopCloser(io.NewSectionReader(f, 0, f.Size())), nil
+	return closer{f, c.Close}, nil
 }

@@ -224,7 +224,7 @@ func TestImportPipe(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Import(t.Context(), fifo, ""); err == nil || !strings.Contains(err.Error(), `is not a regular file: name a file, or pipe the archive in and name "-"`) {
+	if _, err := s.Import(t.Context(), fifo, ""); err == nil || !strings.Contains(err.Error(), `is not a regular file: name a file or a folder, or pipe the archive in and name "-"`) {
 		t.Errorf("got %v", err)
 	}
 	old := os.Stdin
