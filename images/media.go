@@ -135,6 +135,7 @@ type mastering struct {
 	b       *Builder
 	image   *Image
 	loader  *component // nil: the medium has none of ours
+	owner   string     // of the root of a squashfs if it cannot be the image's, see squashOwner
 	cmdline Cmdline
 	dir     string // locked, empty, ours
 	media   *Media
@@ -172,7 +173,13 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 			return nil, err
 		}
 	}
-	key, err := mediaKey(im, format, cmdline, loader)
+	owner := ""
+	if format == KernelSquashfs {
+		if owner, err = b.squashOwner(im); err != nil {
+			return nil, err
+		}
+	}
+	key, err := mediaKey(im, format, cmdline, loader, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +188,7 @@ func (b *Builder) media(ctx context.Context, im *Image, format Format, cmdline C
 			return err
 		}
 		b.say("%s: making %s", im.Name, format)
-		m := &mastering{ctx: ctx, b: b, image: im, loader: loader, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
+		m := &mastering{ctx: ctx, b: b, image: im, loader: loader, owner: owner, cmdline: cmdline, dir: dir, media: &Media{Format: format, Cmdline: cmdline.String()}}
 		if err := row.make(m); err != nil {
 			return err
 		}
@@ -202,10 +209,13 @@ func plainMedia(im *Image, cmdline Cmdline) *Media {
 	}
 }
 
-func mediaKey(im *Image, format Format, cmdline Cmdline, loader *component) (string, error) {
+func mediaKey(im *Image, format Format, cmdline Cmdline, loader *component, owner string) (string, error) {
 	parts := []string{builderVersion, "media", string(format), im.Arch, im.Digest, cmdline.String()}
 	if loader != nil {
 		parts = append(parts, loader.digest)
+	}
+	if owner != "" {
+		parts = append(parts, "owner "+owner)
 	}
 	raw, err := json.Marshal(parts)
 	return fmt.Sprintf("%x", sha256.Sum256(raw)), err

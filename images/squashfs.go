@@ -55,34 +55,18 @@ func (m *mastering) squashfs() (err error) {
 // machine more than reading costs the host.
 func (m *mastering) sqfstar(root *tree, name string) error {
 	top := root.root
-	args := []string{"-noI", "-noD", "-noF", "-noX", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress",
-		"-root-uid", fmt.Sprint(top.uid), "-root-gid", fmt.Sprint(top.gid), "-root-mode", fmt.Sprintf("%o", top.mode&permMask), name}
-	start := func(own bool) (*exec.Cmd, io.WriteCloser, error) {
-		cmd := m.command("sqfstar", args...)
-		if own {
-			actAs(cmd, top.uid, top.gid)
-		}
-		in, err := cmd.StdinPipe()
-		return cmd, in, err
+	cmd := m.command("sqfstar", "-noI", "-noD", "-noF", "-noX", "-b", "128K", "-mem", "256M", "-reproducible", "-quiet", "-no-progress",
+		"-root-uid", fmt.Sprint(top.uid), "-root-gid", fmt.Sprint(top.gid), "-root-mode", fmt.Sprintf("%o", top.mode&permMask), name)
+	if m.owner == "" && !isUs(top) {
+		actAs(cmd, top.uid, top.gid)
 	}
-	cmd, in, err := start(true)
+	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}
 	return finish(m.ctx, cmd, func() error {
 		if err := cmd.Start(); err != nil {
-			if cmd.SysProcAttr.Cloneflags == 0 {
-				return err
-			}
-			m.b.say("%s: the root of the squashfs may be owned by your user: a user namespace cannot be made: %v", m.image.Name, err)
-			out := cmd.Stdout
-			if cmd, in, err = start(false); err != nil {
-				return err
-			}
-			cmd.Stdout, cmd.Stderr = out, out
-			if err := cmd.Start(); err != nil {
-				return err
-			}
+			return err
 		}
 		// A tool that dies early closes its end: its own words tell why.
 		wrote := errors.Join(writeTar(in, root), in.Close())
@@ -93,13 +77,46 @@ func (m *mastering) sqfstar(root *tree, name string) error {
 	})
 }
 
+// squashOwner is who the root of an image's squashfs would belong to: the user
+// that builds, where the host forbids the namespace that [actAs] needs; empty:
+// whom the image says. It is found out before the squashfs is made or looked for,
+// because these are other bytes, which nobody may get who can have the right ones.
+func (b *Builder) squashOwner(im *Image) (owner string, err error) {
+	forbidden := tryNamespace()
+	if forbidden == nil {
+		return "", nil
+	}
+	root, file, err := im.root()
+	if err != nil {
+		return "", err
+	}
+	if err := file.Close(); err != nil || isUs(root.root) {
+		return "", err
+	}
+	b.say("%s: the root of the squashfs may be owned by your user: a user namespace cannot be made: %v", im.Name, forbidden)
+	return fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()), nil
+}
+
+// tryNamespace makes a user namespace and lets it go again. What is started in it
+// cannot be there, so nothing runs: that this is all that fails shows that the
+// kernel would have run it.
+func tryNamespace() error {
+	cmd := exec.Command("/dev/null/nothing")
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	actAs(cmd, 0, 0)
+	if err := cmd.Start(); !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	return nil
+}
+
+// isUs reports whether an entry is owned by who builds.
+func isUs(e *entry) bool { return os.Getuid() == int(e.uid) && os.Getgid() == int(e.gid) }
+
 // actAs lets a command see itself as another user, in a user namespace with
 // nobody else: the sqfstar of squashfs-tools 4.5 ignores -root-uid and -root-gid
 // when it reads an archive, and gives the root to whoever it runs as.
 func actAs(cmd *exec.Cmd, uid, gid uint32) {
-	if os.Getuid() == int(uid) && os.Getgid() == int(gid) {
-		return
-	}
 	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
 	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(uid), HostID: os.Getuid(), Size: 1}}
 	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(gid), HostID: os.Getgid(), Size: 1}}

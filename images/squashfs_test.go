@@ -15,18 +15,21 @@ import (
 // childSquash lets a child of a test make the squashfs; its value says how.
 const childSquash = "SEATRIAL_TEST_SQUASHFS"
 
-// squashfsIn makes the squashfs of an image in another process and returns what
-// it said and the disk.
-func squashfsIn(t *testing.T, how string, as *syscall.SysProcAttr) (said string, disk []byte) {
+// openDir is a folder for another user.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// squashfsIn makes the squashfs of an image in another process, with the cache in
+// a folder, and returns what it said and the disk.
+func squashfsIn(t *testing.T, dir, how string, as *syscall.SysProcAttr) (said string, disk []byte) {
 	t.Helper()
 	needTools(t, KernelSquashfs)
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil { // for another user
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	child := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSquashfsChild$", "-test.v")
 	child.Dir, child.SysProcAttr = dir, as // the test's own folders may be closed to the user
 	child.Env = append(os.Environ(), childSquash+"="+how, "TMPDIR="+dir)
@@ -69,7 +72,7 @@ func TestSquashfsChild(t *testing.T) {
 	case "owned", "forbidden": // the root is nobody's who builds
 		s.Files = append(s.Files, File{Path: "/", Directory: true, Mode: "0711", UID: ID{Number: 7}, GID: ID{Number: 7}})
 	}
-	b := &Builder{Source: stock(t), Arch: "amd64", Dir: t.TempDir(), Progress: func(line string) { t.Log(line) }}
+	b := &Builder{Source: stock(t), Arch: "amd64", Dir: "cache", Progress: func(line string) { t.Log(line) }}
 	im, err := b.Build(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -105,12 +108,12 @@ func TestSquashfsOfOtherUser(t *testing.T) {
 	if os.Getuid() == 0 {
 		other = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	_, ours := squashfsIn(t, "usual", nil)
-	said, theirs := squashfsIn(t, "closed", other)
+	_, ours := squashfsIn(t, openDir(t), "usual", nil)
+	said, theirs := squashfsIn(t, openDir(t), "closed", other)
 	if !bytes.Equal(ours, theirs) {
 		t.Errorf("another user makes other bytes:\n%s", said)
 	}
-	if _, third := squashfsIn(t, "owned", nil); bytes.Equal(ours, third) {
+	if _, third := squashfsIn(t, openDir(t), "owned", nil); bytes.Equal(ours, third) {
 		t.Error("the owner of the root is not in the bytes")
 	}
 }
@@ -119,15 +122,23 @@ func TestSquashfsOfOtherUser(t *testing.T) {
 // that its root may be the user's is said; where they are not, nothing is.
 func TestSquashfsWithoutNamespaces(t *testing.T) {
 	const warning = "the root of the squashfs may be owned by your user: a user namespace cannot be made"
-	said, allowed := squashfsIn(t, "owned", asRoot())
+	said, allowed := squashfsIn(t, openDir(t), "owned", asRoot())
 	if strings.Contains(said, warning) {
 		t.Errorf("it can be made:\n%s", said)
 	}
-	said, forbidden := squashfsIn(t, "forbidden", asRoot())
+	dir := openDir(t)
+	said, forbidden := squashfsIn(t, dir, "forbidden", asRoot())
 	if !strings.Contains(said, warning) {
 		t.Errorf("nothing was said:\n%s", said)
 	}
 	if len(forbidden) != len(allowed) {
 		t.Errorf("%d bytes, and %d with a namespace: more differs than the owner", len(forbidden), len(allowed))
+	}
+	// Where a namespace can be made later, nobody gets what was made without.
+	if said, later := squashfsIn(t, dir, "owned", asRoot()); !bytes.Equal(later, allowed) || strings.Contains(said, warning) {
+		t.Errorf("the cache has the bytes that were made without a namespace:\n%s", said)
+	}
+	if said, again := squashfsIn(t, dir, "forbidden", asRoot()); !bytes.Equal(again, forbidden) || !strings.Contains(said, warning) || strings.Contains(said, "making kernel+squashfs") {
+		t.Errorf("without one it was not found again, or nothing was said:\n%s", said)
 	}
 }
