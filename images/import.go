@@ -56,7 +56,8 @@ func (s *Store) importFile(ctx context.Context, file, ref string) (names []strin
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, spool.file.Close()) }()
-	a, err := readArchive(r, spool)
+	var read int64 // what is left out of the archive was unpacked too
+	a, err := readArchive(bounded(r, &read, 2*maxArchive), spool)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,9 @@ const (
 	maxEntries = 1_000_000
 	maxNames   = 512 << 20 // bytes of names and links, which are in memory
 	maxBytes   = 8 << 30
-	maxFile    = 1<<32 - 1 // a newc header has eight hexadecimal digits for the size
-	maxTarget  = 4096 - 1  // PATH_MAX: the kernel skips longer links
+	maxStream  = 2 * maxBytes // of layers without their compression: headers and what nothing takes count too
+	maxFile    = 1<<32 - 1    // a newc header has eight hexadecimal digits for the size
+	maxTarget  = 4096 - 1     // PATH_MAX: the kernel skips longer links
 )
 
 // getAgain is what to do about an image that is not what it says it is.
@@ -71,6 +72,7 @@ type flattener struct {
 	entries int
 	names   int64 // bytes
 	bytes   int64
+	stream  int64 // bytes of archives that were read
 
 	left           int // extended attributes that were left behind
 	attributeBytes int // of those that were kept
@@ -123,7 +125,7 @@ func (f *flattener) layer(ctx context.Context, l v1.Layer, want v1.Hash) (err er
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	sum := sha256.New()
-	stream := io.TeeReader(cancelled(ctx, r), sum)
+	stream := io.TeeReader(bounded(cancelled(ctx, r), &f.stream, maxStream), sum)
 	if err := f.unpack(stream); err != nil {
 		return err
 	}
@@ -218,6 +220,18 @@ func cancelled(ctx context.Context, r io.Reader) io.Reader {
 	})
 }
 
+// bounded makes a reader fail when it has read more than a number of bytes, which
+// other readers may have a part in. Compression makes a thousand bytes of one.
+func bounded(r io.Reader, read *int64, limit int64) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if *read += int64(n); *read > limit {
+			return 0, fmt.Errorf("unpacks to more than %d bytes", limit)
+		}
+		return n, err
+	})
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
@@ -286,7 +300,7 @@ func (f *flattener) whiteout(dir, hidden string) error {
 	default:
 		f.tree.remove(d, hidden)
 	}
-	return nil
+	return f.tree.tired()
 }
 
 func (f *flattener) hardLink(name, to string) error {
@@ -297,6 +311,9 @@ func (f *flattener) hardLink(name, to string) error {
 	e := f.tree.find(target)
 	switch {
 	case e == nil:
+		if err := f.tree.tired(); err != nil {
+			return err
+		}
 		return fmt.Errorf("hard link to %q, which is not there", to)
 	case e.is(typeDir):
 		return fmt.Errorf("hard link to %q, which is a directory", to)

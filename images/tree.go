@@ -75,7 +75,26 @@ type tree struct {
 	root    *entry
 	layer   int
 	implied int // directories that were made because something lies below them
+	steps   int // taken along paths, see step
 }
+
+// maxSteps is how many parts of paths may be looked at in all, which takes up to
+// half a minute. The paths of a large system, a million with ten parts, take a
+// quarter of it; but one path may have 2000 parts, lead through 40 links with as
+// many each, and be met a million times.
+const maxSteps = 1 << 27
+
+// step counts n parts of paths, and fails when there were too many.
+func (t *tree) step(n int) error {
+	if t.steps += n; t.steps > maxSteps {
+		return fmt.Errorf("its paths, links and whiteouts lead too far: following them takes more than %d steps", maxSteps)
+	}
+	return nil
+}
+
+// tired is an error if too many steps were taken: what was not found since then
+// may be there.
+func (t *tree) tired() error { return t.step(0) }
 
 func newTree() *tree { return &tree{root: &entry{inode: newDir(0o755)}} }
 
@@ -115,6 +134,9 @@ func (t *tree) dir(name string) (*entry, error) {
 	at := []*entry{t.root} // the way from the root, for ".."
 	todo := strings.Split(name, "/")
 	for links := 0; len(todo) > 0; {
+		if err := t.step(1); err != nil {
+			return nil, err
+		}
 		part := todo[0]
 		todo = todo[1:]
 		here := at[len(at)-1]
@@ -133,7 +155,9 @@ func (t *tree) dir(name string) (*entry, error) {
 			if path.IsAbs(next.target) {
 				at = at[:1]
 			}
-			todo = append(strings.Split(next.target, "/"), todo...)
+			if todo = append(strings.Split(next.target, "/"), todo...); t.step(len(todo)) != nil { // a copy
+				return nil, t.tired()
+			}
 			continue
 		}
 		if next == nil || !next.is(typeDir) {
@@ -179,12 +203,13 @@ func (t *tree) put(name string, n *inode) error {
 }
 
 // find returns what is at a path; a symbolic link at its end is returned
-// itself, links before it are followed. Nil if there is nothing.
+// itself, links before it are followed. Nil if there is nothing, or if it was
+// given up, see [tree.tired].
 func (t *tree) find(name string) *entry {
 	here, links := t.root, 0
 	at := []*entry{here}
 	todo := strings.Split(name, "/")
-	for len(todo) > 0 {
+	for len(todo) > 0 && t.step(1) == nil {
 		part := todo[0]
 		todo = todo[1:]
 		switch {
@@ -206,10 +231,15 @@ func (t *tree) find(name string) *entry {
 			if path.IsAbs(next.target) {
 				at = at[:1]
 			}
-			todo = append(strings.Split(next.target, "/"), todo...)
+			if todo = append(strings.Split(next.target, "/"), todo...); t.step(len(todo)) != nil {
+				return nil
+			}
 			continue
 		}
 		at = append(at, next)
+	}
+	if t.tired() != nil {
+		return nil
 	}
 	return at[len(at)-1]
 }
@@ -248,6 +278,9 @@ func (t *tree) remove(parent *entry, name string) {
 // clear removes the children that lower layers put into a directory.
 func (t *tree) clear(dir *entry) {
 	for name := range dir.children {
+		if t.step(1) != nil {
+			return // whoever asked for it asks tired
+		}
 		t.remove(dir, name)
 	}
 }
@@ -266,7 +299,11 @@ func (t *tree) overlay(at string, upper *entry) error {
 			}
 			continue
 		}
-		if have := t.resolve(to); have == nil || !have.is(typeDir) || !t.find(to).is(typeSymlink) {
+		have := t.resolve(to)
+		if err := t.tired(); err != nil {
+			return err
+		}
+		if have == nil || !have.is(typeDir) || !t.find(to).is(typeSymlink) {
 			if err := t.put(to, child.bare()); err != nil {
 				return err
 			}
