@@ -1,7 +1,6 @@
 package images
 
 import (
-	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -65,20 +64,15 @@ func (d *decoder) checkSpec(s *Spec) {
 // checkNames notes ids and volumes that are named and not there.
 func (d *decoder) checkNames(s *Spec) {
 	ids, volumes := s.ids(), s.volumes()
-	id := func(at string, id *ID) {
+	s.eachID(func(at string, id *ID) {
 		if _, err := id.number(ids); err != nil {
 			text, hint := split(err, "")
 			d.problem(at, text, hint)
 		}
-	}
+	})
 	for _, l := range s.lists() {
 		for i, c := range l.items {
 			at := fmt.Sprintf("%s[%d]", l.kind, i)
-			id(at+".uid", c.UID)
-			id(at+".gid", c.GID)
-			for j := range c.AdditionalGids {
-				id(fmt.Sprintf("%s.additionalGids[%d]", at, j), &c.AdditionalGids[j])
-			}
 			c.eachMount(func(key string, m specs.Mount) {
 				if _, err := fromVolume(m, volumes); err != nil {
 					text, hint := split(err, "")
@@ -87,9 +81,23 @@ func (d *decoder) checkNames(s *Spec) {
 			})
 		}
 	}
+}
+
+// eachID calls f for every id, with its place.
+func (s *Spec) eachID(f func(at string, id *ID)) {
+	for _, l := range s.lists() {
+		for i, c := range l.items {
+			at := fmt.Sprintf("%s[%d]", l.kind, i)
+			f(at+".uid", c.UID)
+			f(at+".gid", c.GID)
+			for j := range c.AdditionalGids {
+				f(fmt.Sprintf("%s.additionalGids[%d]", at, j), &c.AdditionalGids[j])
+			}
+		}
+	}
 	for i := range s.Files {
-		id(fmt.Sprintf("files[%d].uid", i), &s.Files[i].UID)
-		id(fmt.Sprintf("files[%d].gid", i), &s.Files[i].GID)
+		f(fmt.Sprintf("files[%d].uid", i), &s.Files[i].UID)
+		f(fmt.Sprintf("files[%d].gid", i), &s.Files[i].GID)
 	}
 }
 
@@ -224,18 +232,19 @@ func (s Settings) checkScalars(problem func(key, text, hint string)) {
 	if v := str(s.RootfsPropagation); v != "" && !slices.Contains([]string{"private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"}, v) {
 		problem("rootfsPropagation", fmt.Sprintf("%q is not a propagation mode", v), "write private, shared, slave or unbindable, with or without r before it")
 	}
-	if n := len(s.UIDMappings) + len(s.GIDMappings); (str(s.Userns) == "new") != (n > 0) {
-		problem("userns", fmt.Sprintf("is %q with %d mappings", cmp.Or(str(s.Userns), "host"), n), "a new user namespace needs uidMappings and gidMappings, and only a new one takes them")
+	if v := str(s.Hostname); len(v) > maxHostname {
+		problem("hostname", fmt.Sprintf("has %d bytes, and the kernel takes %d", len(v), maxHostname), "shorten it")
 	}
-	for _, l := range []struct {
-		key  string
-		list []IDMapping
-	}{{"uidMappings", s.UIDMappings}, {"gidMappings", s.GIDMappings}} {
-		for i, m := range l.list {
-			if m.Size == 0 {
-				problem(fmt.Sprintf("%s[%d].size", l.key, i), "maps nothing", "write how many ids are mapped, such as 65536")
-			}
+	if v := str(s.CgroupsPath); v != "" {
+		if _, err := cleanName(v); err != nil {
+			problem("cgroupsPath", err.Error(), "write the path below the root of the hierarchy")
 		}
+	}
+	checkMappings("uidMappings", s.UIDMappings, problem)
+	checkMappings("gidMappings", s.GIDMappings, problem)
+	for i, m := range s.Mounts {
+		checkMappings(fmt.Sprintf("mounts[%d].uidMappings", i), m.UIDMappings, problem)
+		checkMappings(fmt.Sprintf("mounts[%d].gidMappings", i), m.GIDMappings, problem)
 	}
 	s.Resources.check(problem)
 	s.Runtime.check(problem)
@@ -253,8 +262,17 @@ func (r *Runtime) check(problem func(key, text, hint string)) {
 	if ns := str(r.Namespace); ns != "" && !containerName.MatchString(ns) {
 		problem("runtime.namespace", fmt.Sprintf("%q cannot name a namespace of containerd", ns), "use letters and digits with single . _ - between them")
 	}
+	first := map[string]string{}
 	for i, n := range r.Interfaces {
 		at := fmt.Sprintf("runtime.interfaces[%d]", i)
+		for _, end := range []struct{ key, name string }{{"name", n.Name}, {"peer", str(n.Peer)}} {
+			// The peers are all outside, the others all inside of the container.
+			if before, twice := first[end.key+" "+end.name]; twice && end.name != "" {
+				problem(at+"."+end.key, fmt.Sprintf("%q is that of %s already", end.name, before), "give each interface a name of its own")
+			} else {
+				first[end.key+" "+end.name] = at
+			}
+		}
 		if n.Name == "" {
 			problem(at+".name", "is missing", "name the interface")
 		}
@@ -283,6 +301,9 @@ func (r *Runtime) check(problem func(key, text, hint string)) {
 		}
 	}
 }
+
+// maxHostname is __NEW_UTS_LEN (include/uapi/linux/utsname.h).
+const maxHostname = 64
 
 // maxInterface is IFNAMSIZ-1 (include/uapi/linux/if.h).
 const maxInterface = 15

@@ -36,9 +36,10 @@ services:
     uid: first
     gid: second
     additionalGids: [5, first]
+    net: new
     userns: new
-    uidMappings: [{containerID: 0, hostID: 1000, size: 10}]
-    gidMappings: [{containerid: 0, hostid: 1001, size: 11}]
+    uidMappings: [{containerID: 0, hostID: 1000, size: 210}]
+    gidMappings: [{containerid: 0, hostid: 1001, size: 211}]
     resources:
       memory: {kernelTCP: 4, disableOOMKiller: true}
       cpu: {realtimeRuntime: 5, mems: "0"}
@@ -106,10 +107,10 @@ func TestEverything(t *testing.T) {
 	if d := cmp.Diff(specs.User{UID: 100, GID: 101, AdditionalGids: []uint32{5, 100}}, second.Process.User); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]specs.LinuxIDMapping{{HostID: 1000, Size: 10}}, second.Linux.UIDMappings); d != "" {
+	if d := cmp.Diff([]specs.LinuxIDMapping{{HostID: 1000, Size: 210}}, second.Linux.UIDMappings); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]specs.LinuxIDMapping{{HostID: 1001, Size: 11}}, second.Linux.GIDMappings); d != "" {
+	if d := cmp.Diff([]specs.LinuxIDMapping{{HostID: 1001, Size: 211}}, second.Linux.GIDMappings); d != "" {
 		t.Error(d)
 	}
 	want := `{"devices":[{"allow":false,"access":"rwm"}],"memory":{"kernelTCP":4,"disableOOMKiller":true},` +

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -33,9 +34,12 @@ func (s *Spec) ids() map[string]uint32 {
 
 // number is the id as the kernel wants it; nil is 0.
 func (id *ID) number(ids map[string]uint32) (uint32, error) {
-	if id == nil || id.Name == "" {
-		if id == nil {
-			return 0, nil
+	if id == nil {
+		return 0, nil
+	}
+	if id.Name == "" {
+		if id.Number > maxID {
+			return 0, advisedf(fmt.Sprintf("write a number up to %d", uint64(maxID)), "%d is no id: the kernel takes it for the one that is there already", id.Number)
 		}
 		return id.Number, nil
 	}

@@ -28,7 +28,7 @@ func (s *Spec) Lint(arch string) []Problem {
 
 // text applies the rules that need no image.
 func (l *linter) text() {
-	for _, rule := range []func(){l.console, l.files, l.runtimeConfig, l.containers} {
+	for _, rule := range []func(){l.console, l.files, l.runtimeConfig, l.containers, l.ambiguous, l.bound} {
 		rule()
 	}
 }
@@ -227,6 +227,9 @@ func (l *linter) containers() {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
 			l.added(at, c)
 			l.mountedTwice(at, c.Settings)
+			if list := inert(c.Settings); c.Capabilities != nil && len(list) > 0 {
+				l.warn(at+".ambient", inertText(list), "add them to capabilities too")
+			}
 			l.version1(c.Resources, func(key, text, hint string) { l.warn(at+"."+key, text, hint) })
 			if c.Runtime == nil {
 				continue

@@ -87,6 +87,7 @@ func (l *imageLinter) images(ctx context.Context) error {
 	}
 	l.init()
 	l.labels()
+	l.absentBinds()
 	return l.readOnly()
 }
 
@@ -119,10 +120,16 @@ func (l *imageLinter) init() {
 func (l *imageLinter) labels() {
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
-			if at := fmt.Sprintf("%s[%d]", list.kind, i); c.Resources == nil {
-				l.version1(l.a.made[at].Resources, func(key, text, hint string) {
-					l.warn(at+".image", ofLabel(c.Image, key, text), hint)
-				})
+			at := fmt.Sprintf("%s[%d]", list.kind, i)
+			warn := func(key, text, hint string) { l.warn(at+".image", ofLabel(c.Image, key, text), hint) }
+			if c.Resources == nil {
+				l.version1(l.a.made[at].Resources, warn)
+			}
+			if rest := inert(l.a.made[at]); len(rest) > 0 && c.Capabilities == nil {
+				if c.Ambient != nil {
+					warn = func(key, text, hint string) { l.warn(at+"."+key, text, hint) }
+				}
+				warn("ambient", inertText(rest), "add them to capabilities too")
 			}
 		}
 	}

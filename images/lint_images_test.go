@@ -23,6 +23,7 @@ func lintShelf(t *testing.T) shelf {
 		"test/web":        image(t, "amd64", v1.Config{Cmd: []string{"/web"}}, layer{program("web", ""), folder("data", 0o755), file("etc/web.conf", "")}),
 		"test/bound": image(t, "amd64", v1.Config{Cmd: []string{"/web"}, Labels: map[string]string{label: `{"readonly": true, "binds": ["/var/x:/gone"]}`}},
 			layer{program("web", "")}),
+		"test/ambient": image(t, "amd64", v1.Config{Cmd: []string{"/web"}, Labels: map[string]string{label: `{"ambient": ["CAP_KILL"]}`}}, layer{program("web", "")}),
 		"test/limited": image(t, "amd64", v1.Config{Cmd: []string{"/web"}, Labels: map[string]string{label: `{"resources": {"memory": {"kernel": 1}}}`}}, layer{program("web", "")}),
 	}
 }
@@ -67,6 +68,14 @@ func TestLintImages(t *testing.T) {
 		"tmpfs nowhere":      {readonly + "tmpfs: [\"/scratch\"]\n", nil, "services[0].tmpfs[0]: /scratch is not"},
 		"mount nowhere":      {readonly + "mounts: [{type: tmpfs, destination: /scratch}]\n", nil, "services[0].mounts[0]: /scratch is not"},
 		"of the label":       {sound + "services: [{name: web, image: test/bound}]\n", nil, "services[0].image: /gone is not in the image test/bound"},
+		"absent source":      {container + "binds: [\"/var/x:/x\", \"/usr/bin/nothing:/y\"]\n", nil, "machine.yml:6:26: services[0].binds[1]: /usr/bin/nothing is not in the images of init and files, so the container does not start; add it to files, or bind something else"},
+		"source of init":     {container + "binds: [\"/usr/bin/runc:/x\", \"/run/x:/y\", \"/containers/x:/z\", \"/proc/1:/p\"]\n", nil, ""},
+		"source of files":    {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: ../etc/../var/x}]\n", nil, ""},
+		"link to nothing":    {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: ../etc/nothing}]\n", nil, "services[0].mounts[0]: /srv/a/b is not in the images"},
+		"link to itself":     {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: a}]\n", nil, "services[0].mounts[0]: /srv/a/b is not in the images"},
+		"ambient of label":   {sound + "services: [{name: web, image: test/ambient}]\n", nil, "services[0].image: image test/ambient, label org.mobyproject.config: ambient: CAP_KILL is not among capabilities"},
+		"ambient of both":    {sound + "services: [{name: web, image: test/ambient, capabilities.add: [CAP_KILL]}]\n", nil, ""},
+		"ambient alone":      {sound + "services: [{name: web, image: test/web, ambient: [CAP_KILL]}]\n", nil, "machine.yml:3:50: services[0].ambient: CAP_KILL is not among capabilities"},
 		"limit of label":     {sound + "services: [{name: web, image: test/limited}]\n", nil, "services[0].image: image test/limited, label org.mobyproject.config: resources.memory.kernel: is a limit of cgroup v1"},
 		"limit taken away":   {sound + "services: [{name: web, image: test/limited, resources: {}}]\n", nil, ""},
 		"label, writable":    {sound + "services: [{name: web, image: test/bound, readonly: false}]\n", nil, ""},
@@ -151,7 +160,7 @@ func TestFaults(t *testing.T) {
 	s["test/notar"] = image(t, "amd64", v1.Config{}, layer{file("kernel", "k"), file("kernel.tar", strings.Repeat("no tar", 200))})
 	for name, text := range map[string]string{
 		"json": `{"net": `, "key": `{"bindz": [], "readonly": "yes"}`, "names": `{"uid": "nobody", "binds": ["vol:/x"]}`,
-		"all": `{"capabilities": ["all"]}`, "host": `{"hostname": "h"}`, "userns": `{"userns": "new", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}`,
+		"all": `{"capabilities": ["all"]}`, "host": `{"hostname": "h"}`, "userns": `{"userns": "new", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}], "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}], "net": "new"}`,
 	} {
 		s["label/"+name] = image(t, "amd64", v1.Config{Cmd: []string{"x"}, Labels: map[string]string{label: text}})
 	}
@@ -202,7 +211,7 @@ files:
 		`19:22: services[7].image: image label/names, label org.mobyproject.config: binds[0]: there is no volume "vol"; known are: v`,
 		`21:51: services[9].capabilities.add: makes all, CAP_CHOWN with the label of image label/all, but all and none stand alone; remove it, or write capabilities`,
 		`23:22: services[11].image: image label/host, label org.mobyproject.config: hostname: "h" needs a namespace of its own; add uts: new, or remove the hostname`,
-		`24:44: services[12].userns: is "host" with 1 mappings; a new user namespace needs`,
+		`24:44: services[12].userns: is "host" with 2 mappings; a new user namespace needs`,
 		`25:41: services[13].command: neither the YAML nor the image test/web has one`,
 		`26:5: services[14].cwd: is not given, and the working directory "a/b" of image test/relative is not absolute; add cwd`,
 		`31:28: files[0].source: the source of /etc/a does not exist: `,

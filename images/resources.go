@@ -1,6 +1,11 @@
 package images
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // Resources limits a container through its cgroup. Nil fields set no limit.
 // Where upstream's two spellings of a key differ, both are taken.
@@ -164,25 +169,85 @@ func (r *Resources) check(problem func(key, text, hint string)) {
 			}
 		}
 	}
-	if m := r.Memory; m != nil && m.Swappiness != nil && *m.Swappiness > 100 {
-		problem("resources.memory.swappiness", "is above 100", "0 to 100 is what the kernel takes")
-	}
-	if b := r.BlockIO; b != nil {
-		for i, w := range b.WeightDevice {
-			deviceNumber("resources.blockIO.weightDevice["+itoa(i)+"]", w.Major, w.Minor, problem)
-		}
-		for key, list := range map[string][]ThrottleDevice{
-			"throttleReadBpsDevice": b.ThrottleReadBpsDevice, "throttleWriteBpsDevice": b.ThrottleWriteBpsDevice,
-			"throttleReadIOPSDevice": b.ThrottleReadIOPSDevice, "throttleWriteIOPSDevice": b.ThrottleWriteIOPSDevice,
-		} {
-			for i, t := range list {
-				deviceNumber("resources.blockIO."+key+"["+itoa(i)+"]", t.Major, t.Minor, problem)
-			}
-		}
-	}
+	r.checkMemory(problem)
+	r.checkCPU(problem)
+	r.checkBlockIO(problem)
 	for i, h := range r.HugepageLimits {
 		if h.PageSize == "" {
 			problem("resources.hugepageLimits["+itoa(i)+"].pageSize", "is missing", "write it as the kernel does, such as 2MB")
+		}
+	}
+}
+
+func (r *Resources) checkMemory(problem func(key, text, hint string)) {
+	m := r.Memory
+	if m == nil {
+		return
+	}
+	for _, l := range []struct {
+		key   string
+		value *int64
+	}{{"limit", m.Limit}, {"reservation", m.Reservation}, {"swap", m.Swap}} {
+		if l.value != nil && *l.value < -1 {
+			problem("resources.memory."+l.key, fmt.Sprintf("%d is out of range", *l.value), "write the bytes, or -1 for no limit")
+		}
+	}
+	if m.Swappiness != nil && *m.Swappiness > 100 {
+		problem("resources.memory.swappiness", "is above 100", "0 to 100 is what the kernel takes")
+	}
+}
+
+// cpuList is what the kernel takes for a list of numbers (lib/bitmap.c).
+var cpuList = regexp.MustCompile(`^\s*(\d+(-\d+(:\d+/\d+)?)?)(\s*,\s*\d+(-\d+(:\d+/\d+)?)?)*\s*$`)
+
+// checkCPU: a period lasts 1 ms to 1 s, and its part 1 ms at least
+// (kernel/sched/core.c); shares are what both versions of cgroups can hold.
+func (r *Resources) checkCPU(problem func(key, text, hint string)) {
+	c := r.CPU
+	if c == nil {
+		return
+	}
+	if v := c.Shares; v != nil && *v != 0 && (*v < 2 || *v > 262144) {
+		problem("resources.cpu.shares", fmt.Sprintf("%d is out of range", *v), "2 to 262144 is what the kernel takes, and 1024 is usual")
+	}
+	if v := c.Period; v != nil && *v != 0 && (*v < 1000 || *v > 1_000_000) {
+		problem("resources.cpu.period", fmt.Sprintf("%d is out of range", *v), "1000 to 1000000 microseconds is what the kernel takes, and 100000 is usual")
+	}
+	if v := c.Quota; v != nil && *v > 0 && *v < 1000 {
+		problem("resources.cpu.quota", fmt.Sprintf("%d is too little", *v), "write 1000 microseconds or more, or -1 for no limit")
+	}
+	for _, l := range []struct {
+		key   string
+		value *string
+	}{{"cpus", c.Cpus}, {"mems", c.Mems}} {
+		if v := str(l.value); v != "" && !cpuList.MatchString(v) {
+			problem("resources.cpu."+l.key, quoted(v)+" is not a list of numbers", "write it as 0-3,5")
+		}
+	}
+}
+
+func (r *Resources) checkBlockIO(problem func(key, text, hint string)) {
+	b := r.BlockIO
+	if b == nil {
+		return
+	}
+	weight := func(key string, v *uint16) {
+		if v != nil && *v != 0 && (*v < 10 || *v > 1000) {
+			problem("resources.blockIO."+key, fmt.Sprintf("%d is out of range", *v), "10 to 1000 is what the specification takes")
+		}
+	}
+	weight("weight", b.Weight)
+	for i, w := range b.WeightDevice {
+		at := "weightDevice[" + itoa(i) + "]"
+		deviceNumber("resources.blockIO."+at, w.Major, w.Minor, problem)
+		weight(at+".weight", w.Weight)
+	}
+	for key, list := range map[string][]ThrottleDevice{
+		"throttleReadBpsDevice": b.ThrottleReadBpsDevice, "throttleWriteBpsDevice": b.ThrottleWriteBpsDevice,
+		"throttleReadIOPSDevice": b.ThrottleReadIOPSDevice, "throttleWriteIOPSDevice": b.ThrottleWriteIOPSDevice,
+	} {
+		for i, t := range list {
+			deviceNumber("resources.blockIO."+key+"["+itoa(i)+"]", t.Major, t.Minor, problem)
 		}
 	}
 }

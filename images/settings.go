@@ -224,7 +224,7 @@ func (s Settings) has(key string) bool {
 	v := reflect.ValueOf(s)
 	name, _, _ := strings.Cut(key, "[")
 	for _, f := range taggedFields(v.Type()) {
-		if spelled, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); spelled == name {
+		if spelled, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); spelled == name || spelled == "sysctl" && strings.HasPrefix(name, "sysctl.") {
 			return !v.FieldByIndex(f.Index).IsNil()
 		}
 	}
@@ -245,9 +245,8 @@ func (s Settings) checkWhole(ref string, image v1.Config, known names, problem f
 	if _, err := capabilityList(s.Capabilities); err != nil {
 		problem("capabilities.add", fmt.Sprintf("makes %s with the label of image %s, but all and none stand alone", strings.Join(s.Capabilities, ", "), ref), "remove it, or write capabilities, which replaces the label's")
 	}
-	if n := len(s.UIDMappings) + len(s.GIDMappings); (str(s.Userns) == "new") != (n > 0) {
-		problem("userns", fmt.Sprintf("is %q with %d mappings", cmp.Or(str(s.Userns), "host"), n), "a new user namespace needs uidMappings and gidMappings, and only a new one takes them")
-	}
+	s.checkUserns(known, problem)
+	s.checkSysctl(problem)
 	ids := map[string]*ID{"uid": s.UID, "gid": s.GID}
 	for i := range s.AdditionalGids {
 		ids[fmt.Sprintf("additionalGids[%d]", i)] = &s.AdditionalGids[i]

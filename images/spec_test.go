@@ -51,7 +51,15 @@ func TestSpecErrors(t *testing.T) {
 		"dummy with peer":    {service + "runtime: {interfaces: [{name: a, add: dummy, peer: b}]}\n", []string{":5:56: services[0].runtime.interfaces[0].peer: an interface of kind dummy has none"}},
 		"climbing cgroup":    {service + "runtime: {cgroups: [../x]}\n", []string{`:5:25: services[0].runtime.cgroups[0]: "../x" climbs out`}},
 		"relative ns":        {service + "runtime: {bindNS: {net: a}}\n", []string{`:5:29: services[0].runtime.bindNS.net: "a" is not absolute`}},
-		"userns alone":       {service + "userns: new\n", []string{`:5:13: services[0].userns: is "new" with 0 mappings; a new user namespace needs`}},
+		"no id":              {service + "uid: 4294967295\n    gid: 4294967294\n    additionalGids: [4294967295]\nfiles: [{path: /a, contents: x, uid: 4294967295}]\n", []string{":5:10: services[0].uid: 4294967295 is no id: the kernel takes it for the one that is there already; write a number up to 4294967294", ":7:22: services[0].additionalGids[0]: 4294967295 is no id", ":8:38: files[0].uid: 4294967295 is no id"}},
+		"mappings too far":   {service + "userns: new\n    uidMappings: [{containerID: 4294967290, hostID: 0, size: 6}, {containerID: 0, hostID: 1, size: 4294967295}]\n    gidMappings: [{containerID: 0, hostID: 0, size: 4294967295}]\n    mounts: [{destination: /x, type: bind, source: /x, uidMappings: [{containerID: 1, hostID: 4294967294, size: 2}]}]\n", []string{":6:62: services[0].uidMappings[0].size: 6 ids from containerID 4294967290 on end at 4294967295, and the last id is 4294967294; lower one of them", ":6:66: services[0].uidMappings[1]: maps a containerID that uidMappings[0] maps already", ":6:100: services[0].uidMappings[1].size: 4294967295 ids from hostID 1 on end at 4294967295", ":8:113: services[0].mounts[0].uidMappings[0].size: 2 ids from hostID 4294967294 on"}},
+		"mappings overlap":   {service + "userns: new\n    uidMappings: [{containerID: 0, hostID: 0, size: 10}, {containerID: 10, hostID: 9, size: 1}, {containerID: 11, hostID: 10, size: 5}]\n", []string{":6:58: services[0].uidMappings[1]: maps a hostID that uidMappings[0] maps already; let each id be in one mapping only"}},
+		"many mappings":      {service + "userns: new\n    uidMappings: [" + mappingList(341) + "]\n    gidMappings: [" + mappingList(340) + "]\n", []string{":6:18: services[0].uidMappings: has 341 mappings, and the kernel takes 340; join neighbours"}},
+		"interfaces twice":   {service + "net: new\n    runtime: {interfaces: [{name: a, add: dummy}, {name: b, add: veth, peer: a}, {name: a}, {name: c, add: veth, peer: a}]}\n", []string{`:6:89: services[0].runtime.interfaces[2].name: "a" is that of runtime.interfaces[0] already; give each interface a name of its own`, `:6:120: services[0].runtime.interfaces[3].peer: "a" is that of runtime.interfaces[1] already`}},
+		"long host name":     {service + "uts: new\n    hostname: " + strings.Repeat("h", 65) + "\n  - {name: b, image: b, uts: new, hostname: " + strings.Repeat("h", 64) + "}\n", []string{":6:15: services[0].hostname: has 65 bytes, and the kernel takes 64; shorten it"}},
+		"climbing cgroups":   {service + "cgroupsPath: ../../x\n  - {name: b, image: b, cgroupsPath: /x/y}\n", []string{`:5:18: services[0].cgroupsPath: "../../x" climbs out of the root; write the path below`}},
+		"limits of CPUs":     {service + "resources: {cpu: {shares: 1, period: 999, quota: 999, cpus: \"0-\", mems: x}}\n  - {name: b, image: b, resources: {cpu: {shares: 2, period: 1000, quota: 1000, cpus: \"0-3,5,6-20:2/4\"}}}\n  - {name: c, image: b, resources: {cpu: {shares: 262145, period: 1000001, quota: -1, cpus: \"\"}}}\n", []string{":5:31: services[0].resources.cpu.shares: 1 is out of range; 2 to 262144", ":5:42: services[0].resources.cpu.period: 999 is", ":5:54: services[0].resources.cpu.quota: 999 is too little; write 1000", `:5:65: services[0].resources.cpu.cpus: "0-" is not a list of numbers; write it as 0-3,5`, `:5:77: services[0].resources.cpu.mems: "x" is not`, "services[2].resources.cpu.shares: 262145 is", "services[2].resources.cpu.period: 1000001 is"}},
+		"limits of memory":   {service + "resources: {memory: {limit: -2, reservation: -1, swap: -3}, blockIO: {weight: 9, weightDevice: [{major: 8, minor: 0, weight: 1001}]}}\n  - {name: b, image: b, resources: {memory: {limit: -1}, blockIO: {weight: 10}}}\n", []string{":5:33: services[0].resources.memory.limit: -2 is out of range; write the bytes, or -1", "services[0].resources.memory.swap: -3 is", "services[0].resources.blockIO.weight: 9 is out of range; 10 to 1000", "services[0].resources.blockIO.weightDevice[0].weight: 1001 is"}},
 		"mapping of none":    {service + "userns: new\n    uidMappings: [{containerID: 0, hostID: 1}]\n", []string{":6:19: services[0].uidMappings[0].size: maps nothing"}},
 		"two spellings":      {service + "resources: {memory: {kernelTCP: 1, kerneltcp: 1}}\n", []string{":5:40: services[0].resources.memory.kernelTCP: is given twice, first in line 5"}},
 		"swappiness":         {service + "resources: {memory: {swappiness: 101}}\n", []string{":5:38: services[0].resources.memory.swappiness: is above 100"}},
@@ -135,6 +143,15 @@ func TestSpecErrors(t *testing.T) {
 	}
 }
 
+// mappingList is a number of mappings that do not touch.
+func mappingList(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("{containerID: %d, hostID: %d, size: 1}", 2*i, 2*i))
+	}
+	return strings.Join(list, ", ")
+}
+
 func TestSpecTooLarge(t *testing.T) {
 	_, err := ParseSpec("x.yml", []byte(head+strings.Repeat("#", maxYAML)))
 	if err == nil || !strings.HasPrefix(err.Error(), "x.yml:2:") || !strings.Contains(err.Error(), "the text has more than 1048576 bytes, the last of them here; move long") {
@@ -204,13 +221,13 @@ services:
     hostname: h
     readonly: true
     uid: 1
-    gid: 4294967295
+    gid: 4294967294
     additionalGids: [2, x]
     noNewPrivileges: true
     oomScoreAdj: -1000
     rootfsPropagation: shared
     cgroupsPath: x
-    resources: {memory: {limit: 1048576, reservation: 1, swap: 2, kernel: 3, kernelTCP: 4, swappiness: 5, disableOOMKiller: true}, cpu: {shares: 2, quota: 3, period: 4, cpus: "0-1", mems: "0", realtimeruntime: 1, realtimePeriod: 2}, pids: {limit: 5}, blockio: {weight: 10, leafweight: 5, weightDevice: [{major: 8, minor: 0, weight: 7}], throttlereadbpsdevice: [{major: 8, minor: 0, rate: 9}], throttleWriteIOPSDevice: [{major: 8, minor: 1, rate: 3}]}, hugepageLimits: [{pageSize: 2MB, limit: 1}], network: {classid: 6, priorities: [{name: eth0, priority: 1}]}, devices: [{allow: false, access: rwm}]}
+    resources: {memory: {limit: 1048576, reservation: 1, swap: 2, kernel: 3, kernelTCP: 4, swappiness: 5, disableOOMKiller: true}, cpu: {shares: 2, quota: 3000, period: 4000, cpus: "0-1", mems: "0", realtimeruntime: 1, realtimePeriod: 2}, pids: {limit: 5}, blockio: {weight: 10, leafweight: 5, weightDevice: [{major: 8, minor: 0, weight: 17}], throttlereadbpsdevice: [{major: 8, minor: 0, rate: 9}], throttleWriteIOPSDevice: [{major: 8, minor: 1, rate: 3}]}, hugepageLimits: [{pageSize: 2MB, limit: 1}], network: {classid: 6, priorities: [{name: eth0, priority: 1}]}, devices: [{allow: false, access: rwm}]}
     sysctl: {a.b: "1"}
     rlimits: ["nofile,10,20", "RLIMIT_CORE, 0, unlimited"]
     maskedPaths: [/x]
@@ -235,7 +252,7 @@ files:
 	if d := cmp.Diff([]ID{{Number: 2}, {Name: "x"}}, s.Services[0].AdditionalGids); d != "" {
 		t.Error(d)
 	}
-	if c := s.Services[0]; c.BindsAdd == nil || c.Sysctl["a.b"] != "1" || c.GID.Number != 4294967295 || *c.OOMScoreAdj != -1000 || *c.Resources.CPU.Quota != 3 {
+	if c := s.Services[0]; c.BindsAdd == nil || c.Sysctl["a.b"] != "1" || c.GID.Number != 4294967294 || *c.OOMScoreAdj != -1000 || *c.Resources.CPU.Quota != 3000 {
 		t.Errorf("%+v", c)
 	}
 	if s.Onboot[0].Command != nil || s.Onboot[0].Readonly != nil {
