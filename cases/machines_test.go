@@ -81,6 +81,27 @@ func sector(path string, n int64) string {
 	return string(b)
 }
 
+// QEMU lays the initramfs of a kernel that it enters directly where the firmware's
+// tables may be: see "How a kernel is entered" in docs/machines.md.
+var _ = Describe("a machine with many disks", Label("devices"), func() {
+	It("finds each of them, and the tables of its firmware", func(ctx SpecContext) {
+		var disks []string
+		for range 8 {
+			disks = append(disks, blankDisk())
+		}
+		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(disks...))
+		Expect(run(ctx, vm, "@ls", "/sys/block")).To(ContainSubstring("vdh\n"))
+		refused(ctx, vm, "@stat", "/dev/vdi")
+		table := []string{"@stat", "/sys/firmware/acpi/tables/FACP"}
+		if trial.Arch() == "amd64" {
+			run(ctx, vm, table...)
+		} else {
+			refused(ctx, vm, table...) // that board's kernel is given a device tree
+		}
+		off(ctx, vm)
+	}, SpecTimeout(5*time.Minute))
+})
+
 var _ = Describe("a disk, while the machine runs,", Label("devices"), func() {
 	It("is pulled: its requests fail, and one that is removable is gone", func(ctx SpecContext) {
 		vm := trial.Fork(ctx, build(ctx, "small.yml", withTools), withDisks(blankDisk()), func(p *harness.Plan) {

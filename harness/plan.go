@@ -158,6 +158,18 @@ func (p Plan) cmdline(arch string) string {
 	return images.ParseCmdline(p.line()).With(words...).String()
 }
 
+// kernel is the file that QEMU is to start. An unpacked kernel's initramfs is laid
+// 160 KiB below the end of memory (QEMU's hw/i386/x86.c, acpi_data_size), whatever
+// the firmware has put there by then; only a packed kernel's goes below that. The
+// log of a TPM brings ACPI's tables down to where they would be overwritten, and
+// then the machine has no ACPI at all. What Extra brings there is not known.
+func (p Plan) kernel(memoryMiB int) string {
+	if p.TPM != "" || len(p.Extra) > 0 {
+		return p.Image.KernelPath
+	}
+	return p.Image.KernelFor(memoryMiB)
+}
+
 // config turns the plan into QEMU's configuration on this host.
 func (p Plan) config(h Host) (qemu.Config, error) {
 	if p.Image == nil {
@@ -175,11 +187,8 @@ func (p Plan) config(h Host) (qemu.Config, error) {
 	c := qemu.Config{
 		Name: p.Name, Serial: serial, Binary: h.Binary, Arch: h.Arch, Accel: h.Accel.Name, CPU: h.Accel.CPU,
 		CPUs: max(p.CPUs, 1), MemoryMiB: memory,
-		Kernel: p.Image.KernelFor(memory), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
+		Kernel: p.kernel(memory), Initrd: p.Image.InitrdPath, Cmdline: p.cmdline(h.Arch),
 		Disks: p.Disks, NICs: p.nics(), CDs: p.CDs, Channels: p.Channels, Balloon: p.Balloon, TPM: p.TPM, Vsock: p.Vsock, RTC: p.RTC, Agent: !p.NoAgent, Dir: p.Dir, Extra: p.Extra,
-	}
-	if p.TPM != "" {
-		c.Kernel = p.Image.KernelPath // entered directly, the kernel finds no TPM
 	}
 	if p.NoInitrd {
 		c.Initrd = ""

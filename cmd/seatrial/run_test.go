@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -121,6 +122,11 @@ func (w *window) asFound() {
 // However a machine's end comes about, the terminal is as it was found, QEMU
 // is gone, and the status and the last words say what happened.
 func TestRunGivesTheTerminalBack(t *testing.T) {
+	// What is caught here has its default in the programs that are started: under
+	// nohup they would ignore it, as they must, and the test wait for their end.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	for name, c := range map[string]struct {
 		end    func(w *window, worker, machine int)
 		status int

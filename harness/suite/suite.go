@@ -227,9 +227,13 @@ func (s *Suite) Load(ctx ginkgo.SpecContext, path string) *images.Image {
 }
 
 // Build builds the image of a specification, or finds it built already. Its
-// kernel is left as it is packed: specs boot it as its users' machines do.
+// kernel is unpacked for the machine, if it can be.
 func (s *Suite) Build(ctx ginkgo.SpecContext, spec *images.Spec) *images.Image {
-	im, err := s.builder().Build(ctx, spec)
+	b := s.builder()
+	im, err := b.Build(ctx, spec)
+	if err == nil {
+		err = b.Unpack(ctx, im)
+	}
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return im
 }
