@@ -35,7 +35,7 @@ type change func(*images.Spec)
 // build builds the image of a YAML file of this folder with changes.
 func build(ctx SpecContext, yaml string, changes ...change) *images.Image {
 	GinkgoHelper()
-	spec, err := images.LoadSpec(yaml)
+	spec, err := images.LoadSpec(ctx, yaml)
 	Expect(err).NotTo(HaveOccurred())
 	for _, c := range changes {
 		c(spec)

@@ -77,7 +77,7 @@ func spec(t testing.TB, text string) *Spec {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := LoadSpec(path)
+	s, err := LoadSpec(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

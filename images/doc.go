@@ -7,7 +7,7 @@
 // component images: [Resolve] looks into a local OCI layout (a [Store]) first
 // and asks registries only for what is not there.
 //
-//	spec, err := images.LoadSpec("machine.yml")
+//	spec, err := images.LoadSpec(ctx, "machine.yml")
 //	store, err := images.OpenStore("cache/oci")
 //	b := images.Builder{Source: images.Resolve(store), Arch: "amd64", Dir: "cache/images"}
 //	im, err := b.Build(ctx, spec)

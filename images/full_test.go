@@ -263,7 +263,7 @@ func TestLoadSpecSources(t *testing.T) {
 	old := os.Stdin
 	os.Stdin = in
 	defer func() { os.Stdin = old }()
-	s, err := LoadSpec("-")
+	s, err := LoadSpec(t.Context(), "-")
 	if err != nil || s.Name != "image" || s.Files[0].Source != "b" {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -273,11 +273,11 @@ func TestLoadSpecSources(t *testing.T) {
 		filepath.Join(dir, "none.yml"): "no such file",
 		"-":                            "<standard input>: the file is empty", // read to its end above
 	} {
-		if _, err := LoadSpec(arg); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := LoadSpec(t.Context(), arg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", arg, err, want)
 		}
 	}
-	if _, err := LoadSpec(); err == nil {
+	if _, err := LoadSpec(t.Context()); err == nil {
 		t.Error("no file was given")
 	}
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -26,8 +27,8 @@ const (
 
 // LoadSpec reads YAML files and parses them with [ParseSpecs]; "-" is standard
 // input. An address (http, https) is refused: what a machine consists of should
-// not depend on what a server answers today.
-func LoadSpec(paths ...string) (*Spec, error) {
+// not depend on what a server answers today. What waits for a pipe ends with ctx.
+func LoadSpec(ctx context.Context, paths ...string) (*Spec, error) {
 	var texts []Text
 	for _, path := range paths {
 		t := Text{Name: path}
@@ -37,9 +38,10 @@ func LoadSpec(paths ...string) (*Spec, error) {
 			return nil, fmt.Errorf("images: %s: YAML is not fetched from the network: get it with curl -f and give the file, or pipe it in and give %q", path, stdin)
 		case path == stdin:
 			t.Name = stdinName
-			t.Data, err = io.ReadAll(io.LimitReader(os.Stdin, maxYAML+1))
+			in := io.LimitReader(os.Stdin, maxYAML+1)
+			t.Data, err = unlessDone(ctx, func() ([]byte, error) { return io.ReadAll(in) })
 		default:
-			t.Data, err = readYAML(path)
+			t.Data, err = unlessDone(ctx, func() ([]byte, error) { return readYAML(path) })
 		}
 		if err != nil {
 			return nil, fmt.Errorf("images: cannot read the image's YAML: %w", err)
@@ -47,6 +49,25 @@ func LoadSpec(paths ...string) (*Spec, error) {
 		texts = append(texts, t)
 	}
 	return ParseSpecs(texts...)
+}
+
+// unlessDone returns what read does, or the end of ctx. Opening a FIFO waits for a
+// writer, and reading one for what it writes; no signal ends either. The process
+// soon does, then.
+func unlessDone(ctx context.Context, read func() ([]byte, error)) (data []byte, err error) {
+	done := make(chan struct{})
+	var got []byte
+	var failed error
+	go func() {
+		defer close(done)
+		got, failed = read()
+	}()
+	select {
+	case <-done:
+		return got, failed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // readYAML reads no more than a spec may have, and one byte to show it.

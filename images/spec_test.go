@@ -280,7 +280,7 @@ func TestDefault(t *testing.T) {
 }
 
 func TestLoadSpecMissing(t *testing.T) {
-	if _, err := LoadSpec(filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
+	if _, err := LoadSpec(t.Context(), filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
 		t.Errorf("got %v", err)
 	}
 }

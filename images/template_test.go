@@ -153,7 +153,7 @@ func TestTemplates(t *testing.T) {
 	r.write("pkg/init/build.yml", "image: init\n")
 	r.write("examples/machine.yml", head+"init: [\"@pkg:../pkg/init\"]\nservices: [{name: a, image: \"@pkg:"+r.dir+"/pkg/init\", command: [\"@pkg:../pkg/init\", \"A=@pkg:x\"]}]\n")
 	r.commit()
-	s, err := LoadSpec(filepath.Join(r.dir, "examples", "machine.yml"))
+	s, err := LoadSpec(t.Context(), filepath.Join(r.dir, "examples", "machine.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func measureBoot(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := loadSpec(b.o.arch, nil)
+	spec, err := loadSpec(ctx, b.o.arch, nil)
 	if err != nil {
 		return nil, err
 	}

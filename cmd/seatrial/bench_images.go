@@ -188,7 +188,7 @@ func (k *kitchen) build(ctx context.Context, contents string) (time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	spec, err := images.LoadSpec(k.yaml)
+	spec, err := images.LoadSpec(ctx, k.yaml)
 	if err != nil {
 		return 0, err
 	}

@@ -50,7 +50,7 @@ the image names are brought up to date first. Formats:
 			if info, err := os.Stat(sbom); err == nil && info.IsDir() {
 				return misusef("--sbom %s is a folder; give the name of the file to write", sbom)
 			}
-			spec, err := loadSpec(o.arch, args)
+			spec, err := loadSpec(cmd.Context(), o.arch, args)
 			if err != nil {
 				return err
 			}

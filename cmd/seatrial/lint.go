@@ -83,7 +83,7 @@ func lintSets(args []string, merged bool) (sets [][]string) {
 // seldom meant, and which images could not be looked into; the error is for a
 // file or image that cannot be read.
 func (o *options) lint(ctx context.Context, files []string) (found []finding, unseen []images.Problem, err error) {
-	spec, err := loadSpec(o.arch, files)
+	spec, err := loadSpec(ctx, o.arch, files)
 	var wrong *images.SpecError
 	var problems []images.Problem
 	switch {

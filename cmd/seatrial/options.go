@@ -148,11 +148,11 @@ func (o *options) admit(ctx context.Context, plan harness.Plan, say func(string)
 }
 
 // loadSpec reads the YAML files that were given, merged, or the YAML that ships, for arch.
-func loadSpec(arch string, args []string) (*images.Spec, error) {
+func loadSpec(ctx context.Context, arch string, args []string) (*images.Spec, error) {
 	if len(args) == 0 {
 		return images.ParseSpec("default.yml", images.DefaultFor(arch))
 	}
-	spec, err := images.LoadSpec(args...)
+	spec, err := images.LoadSpec(ctx, args...)
 	if err == nil {
 		return spec, nil
 	}
@@ -183,7 +183,7 @@ func (o *options) openStore() (cache string, store *images.Store, err error) {
 // image builds the image of a YAML file, or of the YAML that ships, to be booted
 // from its initramfs.
 func (o *options) image(ctx context.Context, args []string, d *display) (*images.Image, error) {
-	spec, err := loadSpec(o.arch, args)
+	spec, err := loadSpec(ctx, o.arch, args)
 	if err != nil {
 		return nil, err
 	}

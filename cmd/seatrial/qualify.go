@@ -163,7 +163,7 @@ func (o *options) qualifyIn(ctx context.Context, dir, cache, suite string, f *qu
 	if _, err := o.components(ctx, allComponents(), w.d); err != nil {
 		return err
 	}
-	spec, err := loadSpec(o.arch, nil)
+	spec, err := loadSpec(ctx, o.arch, nil)
 	if err != nil {
 		return err
 	}

@@ -221,7 +221,7 @@ func (s *Suite) DefaultSpec() *images.Spec {
 // Load builds the image that a YAML file describes. The path is relative to
 // the test package's folder.
 func (s *Suite) Load(ctx ginkgo.SpecContext, path string) *images.Image {
-	spec, err := images.LoadSpec(path)
+	spec, err := images.LoadSpec(ctx, path)
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	return s.Build(ctx, spec)
 }
