@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -163,28 +164,31 @@ func (l *imageLinter) places(at string, c Container) error {
 	if err != nil {
 		return err
 	}
-	for i, m := range mounts {
-		// What lies below an earlier mount is made there, if it can be.
-		below := slices.ContainsFunc(mounts[:i], func(o specs.Mount) bool { return o.Destination != m.Destination && under(o.Destination, m.Destination) })
+	place, mounted := mountedAt(at, c.Settings), map[string]bool{}
+	for _, m := range mounts {
+		mounted[path.Clean(m.Destination)] = true
+	}
+	for _, m := range mounts {
+		// What lies below another mount is made there, if it can be.
+		below := false
+		for dir := path.Dir(path.Clean(m.Destination)); dir != "/" && !below; dir = path.Dir(dir) {
+			below = mounted[dir]
+		}
 		if below || files.resolve(m.Destination) != nil {
 			continue
 		}
-		l.warn(mountedAt(at, c.Settings, m.Destination), fmt.Sprintf("%s is not in the image %s, and a read-only container does not start without it where the root is a squashfs", m.Destination, c.Image),
+		l.warn(place(m.Destination), fmt.Sprintf("%s is not in the image %s, and a read-only container does not start without it where the root is a squashfs", m.Destination, c.Image),
 			"choose a place that is there, make one in the image, or remove readonly")
 	}
 	return nil
 }
 
-// mountedAt is the path of the value in the YAML that mounts something at a
-// destination; that of the container if its image does.
-func mountedAt(at string, s Settings, destination string) string {
-	found := at + ".image"
-	s.eachMount(func(key string, m specs.Mount) {
-		if m.Destination == destination {
-			found = at + "." + key
-		}
-	})
-	return found
+// mountedAt are the paths of the values in the YAML that mount something, by
+// destination; what has none is mounted by the image.
+func mountedAt(at string, s Settings) func(destination string) string {
+	found := map[string]string{}
+	s.eachMount(func(key string, m specs.Mount) { found[m.Destination] = at + "." + key })
+	return func(destination string) string { return cmp.Or(found[destination], at+".image") }
 }
 
 // modules looks for drivers among those built in and those that can be loaded.

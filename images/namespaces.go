@@ -215,11 +215,12 @@ func (l *imageLinter) absentBinds() {
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
+			place := mountedAt(at, c.Settings)
 			l.a.made[at].eachMount(func(_ string, m specs.Mount) {
 				if m.Type != "bind" || !strings.HasPrefix(m.Source, "/") || l.appears(m.Source) {
 					return
 				}
-				l.warn(mountedAt(at, c.Settings, m.Destination), fmt.Sprintf("%s is not in the images of init and files, so the container does not start", m.Source), "add it to files, or bind something else")
+				l.warn(place(m.Destination), fmt.Sprintf("%s is not in the images of init and files, so the container does not start", m.Source), "add it to files, or bind something else")
 			})
 		}
 	}

@@ -77,10 +77,8 @@ func (f File) obstacle(root *tree) (text, hint string) {
 	if err != nil || name == "" {
 		return "", "" // told when the spec was read
 	}
-	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		if e := root.resolve(dir); e != nil && !e.is(typeDir) {
-			return fmt.Sprintf("/%s cannot lie below /%s, which is no directory", name, dir), "choose another path, or remove the other one"
-		}
+	if file := root.inTheWay(path.Dir(name)); file != "" {
+		return fmt.Sprintf("/%s cannot lie below /%s, which is no directory", name, file), "choose another path, or remove the other one"
 	}
 	have, leads := root.find(name), root.resolve(name)
 	switch {

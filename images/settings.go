@@ -299,14 +299,16 @@ func replace[T any](base *T, over T) {
 // union returns the lists behind one another, each value once; nil if all are nil.
 func union(lists ...[]string) []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, list := range lists {
 		if list != nil && out == nil {
 			out = []string{}
 		}
 		for _, v := range list {
-			if !slices.Contains(out, v) {
+			if !seen[v] {
 				out = append(out, v)
 			}
+			seen[v] = true
 		}
 	}
 	return out

@@ -260,6 +260,27 @@ func (t *tree) resolve(name string) *entry {
 	return nil
 }
 
+// inTheWay is what a clean path leads through that is there and no directory;
+// empty if there is nothing of the kind.
+func (t *tree) inTheWay(name string) string {
+	here, end := t.root, 0
+	for part := range strings.SplitSeq(name, "/") {
+		end += len(part)
+		e := here.children[part]
+		if e != nil && e.is(typeSymlink) {
+			e = t.resolve(name[:end])
+		}
+		switch {
+		case e == nil:
+			return ""
+		case !e.is(typeDir):
+			return name[:end]
+		}
+		here, end = e, end+len("/")
+	}
+	return ""
+}
+
 // remove takes away what a whiteout in the present layer hides: everything
 // below the entry that lower layers put there.
 func (t *tree) remove(parent *entry, name string) {
