@@ -296,10 +296,14 @@ func (t *tree) remove(parent *entry, name string) {
 	}
 }
 
+// childSteps is what a child that is looked at costs, in parts of paths: its
+// folder may be large, and is in no processor's cache then.
+const childSteps = 8
+
 // clear removes the children that lower layers put into a directory.
 func (t *tree) clear(dir *entry) {
 	for name := range dir.children {
-		if t.step(1) != nil {
+		if t.step(childSteps) != nil {
 			return // whoever asked for it asks tired
 		}
 		t.remove(dir, name)
