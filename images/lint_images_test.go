@@ -71,6 +71,8 @@ func TestLintImages(t *testing.T) {
 		"absent source":      {container + "binds: [\"/var/x:/x\", \"/usr/bin/nothing:/y\"]\n", nil, "machine.yml:6:26: services[0].binds[1]: /usr/bin/nothing is not in the images of init and files, so the container does not start; add it to files, or bind something else"},
 		"source of init":     {container + "binds: [\"/usr/bin/runc:/x\", \"/run/x:/y\", \"/containers/x:/z\", \"/proc/1:/p\"]\n", nil, ""},
 		"source of files":    {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: ../etc/../var/x}]\n", nil, ""},
+		"below a shared one": {container + "binds: [\"/usr/bin/a/b:/x\"]\nonboot: [{name: mount, image: test/web, binds: [\"/usr/bin:/usr/bin\"]}]\n", nil, ""},
+		"above a shared one": {container + "binds: [\"/usr/no:/x\"]\nonboot: [{name: mount, image: test/web, binds: [\"/usr/bin:/usr/bin\"]}]\n", nil, "services[0].binds[0]: /usr/no is not in the images"},
 		"link to nothing":    {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: ../etc/nothing}]\n", nil, "services[0].mounts[0]: /srv/a/b is not in the images"},
 		"link to itself":     {container + "mounts: [{type: bind, source: /srv/a/b, destination: /x}]\nfiles: [{path: /srv/a, symlink: a}]\n", nil, "services[0].mounts[0]: /srv/a/b is not in the images"},
 		"ambient of label":   {sound + "services: [{name: web, image: test/ambient}]\n", nil, "services[0].image: image test/ambient, label org.mobyproject.config: ambient: CAP_KILL is not among capabilities"},

@@ -210,14 +210,27 @@ func inertText(list []string) string {
 }
 
 // absentBinds names binds of what the machine does not have: its root is
-// read-only, so nothing makes it later but where something else is mounted.
+// read-only, so nothing makes it later but where something else is mounted. That
+// may be below any folder that a container binds, as mounts are shared.
 func (l *imageLinter) absentBinds() {
+	bound := map[string]bool{}
+	for _, settings := range l.a.made {
+		settings.eachMount(func(_ string, m specs.Mount) { bound[path.Clean(m.Source)] = true })
+	}
+	below := func(source string) bool {
+		for dir := path.Dir(path.Clean(source)); dir != "/"; dir = path.Dir(dir) {
+			if bound[dir] {
+				return true
+			}
+		}
+		return false
+	}
 	for _, list := range l.spec.lists() {
 		for i, c := range list.items {
 			at := fmt.Sprintf("%s[%d]", list.kind, i)
 			place := mountedAt(at, c.Settings)
 			l.a.made[at].eachMount(func(_ string, m specs.Mount) {
-				if m.Type != "bind" || !strings.HasPrefix(m.Source, "/") || l.appears(m.Source) {
+				if m.Type != "bind" || !strings.HasPrefix(m.Source, "/") || below(m.Source) || l.appears(m.Source) {
 					return
 				}
 				l.warn(place(m.Destination), fmt.Sprintf("%s is not in the images of init and files, so the container does not start", m.Source), "add it to files, or bind something else")
