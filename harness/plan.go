@@ -162,9 +162,10 @@ func (p Plan) cmdline(arch string) string {
 // 160 KiB below the end of memory (QEMU's hw/i386/x86.c, acpi_data_size), whatever
 // the firmware has put there by then; only a packed kernel's goes below that. The
 // log of a TPM brings ACPI's tables down to where they would be overwritten, and
-// then the machine has no ACPI at all. What Extra brings there is not known.
+// then the machine has no ACPI at all. What Extra brings there is not known, and
+// UEFI starts EFI programs only, which the packed kernel is.
 func (p Plan) kernel(memoryMiB int) string {
-	if p.TPM != "" || len(p.Extra) > 0 {
+	if p.TPM != "" || p.Vars != "" || len(p.Extra) > 0 {
 		return p.Image.KernelPath
 	}
 	return p.Image.KernelFor(memoryMiB)
