@@ -92,7 +92,7 @@ func (m *machine) phases() []phase {
 			{"device nodes", m.makeNodes},
 			{"propagation", m.shareRoot},
 		}},
-		{boot.Modules, []step{{"index", m.readModules}, {"devices", m.coldplug}, {"modules-load.d", m.loadListed}, {"power button", m.watchPowerButton}, {"agent", m.startAgent}}},
+		{boot.Modules, []step{{"index", m.readModules}, {"mounts", m.mountRest}, {"devices", m.coldplug}, {"modules-load.d", m.loadListed}, {"power button", m.watchPowerButton}, {"agent", m.startAgent}}},
 		{boot.System, []step{
 			{"clock", m.setClock},
 			{"limits", func() error { return setLimits(m.sys) }},

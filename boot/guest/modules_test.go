@@ -3,11 +3,15 @@
 package guest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/seatrial/seatrial/boot"
 	"golang.org/x/sys/unix"
 )
 
@@ -148,5 +152,66 @@ func TestReadModulesWithoutDirectory(t *testing.T) {
 	}
 	if _, err := ReadModules(t.TempDir()); err == nil {
 		t.Error("a directory without modules.dep is damaged")
+	}
+}
+
+// A file system that is a module is mounted once that is loaded; one that the
+// kernel has, or lacks, is not asked for again.
+func TestMountRest(t *testing.T) {
+	for _, c := range []struct {
+		name, dep, alias, builtin string
+		fail, want                []string
+		said                      string
+	}{
+		{name: "no module"},
+		{name: "built in", alias: "alias fs-pstore pstore", builtin: "pstore.ko"},
+		{name: "module", dep: "binfmt_misc.ko:", alias: "alias fs-binfmt_misc binfmt_misc",
+			want: []string{"insert binfmt_misc.ko ", "mount binfmt_misc /proc/sys/fs/binfmt_misc binfmt_misc 0x20000e "}},
+		{name: "damaged", dep: "binfmt_misc.ko:", alias: "alias fs-binfmt_misc binfmt_misc", fail: []string{"insert"},
+			want: []string{"insert binfmt_misc.ko "}, said: "init: module binfmt_misc: damaged"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tm := newTestMachine(t)
+			for _, f := range c.fail {
+				tm.sys.fail[f] = errors.New("damaged")
+			}
+			dir := filepath.Join(tm.root, "/lib/modules/test")
+			for name, text := range map[string]string{"modules.dep": c.dep, "modules.alias": c.alias, "modules.builtin": c.builtin} {
+				writeFile(t, filepath.Join(dir, name), text+"\n", 0o644)
+			}
+			var err error
+			if tm.index, err = ReadModules(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := tm.mountRest(); err != nil {
+				t.Error(err)
+			}
+			if got := tm.sys.taken(); !slices.Equal(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+			if got := tm.console.String(); !strings.Contains(got, c.said) || (c.said == "") != (got == "") {
+				t.Errorf("said %q, want %q", got, c.said)
+			}
+		})
+	}
+}
+
+// Until the mounts are there, /sbin/modprobe of the image leads nowhere.
+func TestKernelFindsItsHelper(t *testing.T) {
+	tm := newTestMachine(t)
+	helper := filepath.Join(tm.root, helperLink)
+	if _, err := os.Lstat(helper); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"run", "dev"} {
+		if err := os.MkdirAll(filepath.Join(tm.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := populate(tm.root); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.Readlink(helper); err != nil || got != boot.InitPath {
+		t.Errorf("%q, %v", got, err)
 	}
 }

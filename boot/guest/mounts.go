@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/seatrial/seatrial/boot"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,8 @@ var speechMounts = []mount{
 
 // earlyMounts are LinuxKit's, sizes and modes included. The tmpfs sizes are
 // limits, not reservations. /var is where containerd keeps what containers
-// write, hence its half of the memory.
+// write, hence its half of the memory. What the kernel has as a module is mounted
+// when that is loaded (mountRest).
 var earlyMounts = []mount{
 	{"/run", "tmpfs", noDevs&^noexec | relat, "size=10%,mode=755", true},
 	{"/tmp", "tmpfs", noDevs&^noexec | relat, "size=10%,mode=1777", true},
@@ -90,7 +92,13 @@ func mountAll(sys System, root string, table []mount) error {
 	return errors.Join(problems...)
 }
 
-// populate makes the directories of /var and the links of /dev.
+// helperLink is where /sbin/modprobe leads in the image. It is made when the mounts
+// are there. Before, the kernel finds no helper: while it initializes itself it
+// asks for half a dozen modules that it does not need, and to start this program
+// as often takes half a second under emulation.
+const helperLink = "/run/modprobe"
+
+// populate makes the directories of /var, and the links of /dev and /run.
 func populate(root string) error {
 	var problems []error
 	for _, d := range varDirs {
@@ -104,7 +112,7 @@ func populate(root string) error {
 			break // the others would say the same
 		}
 	}
-	links := [][2]string{{"/run", filepath.Join(root, "/var/run")}}
+	links := [][2]string{{"/run", filepath.Join(root, "/var/run")}, {boot.InitPath, filepath.Join(root, helperLink)}}
 	for _, l := range devLinks {
 		links = append(links, [2]string{l[0], filepath.Join(root, "/dev", l[1])})
 	}
@@ -114,6 +122,28 @@ func populate(root string) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// mountRest mounts those of earlyMounts that are modules, where there is a place
+// for them: efivarfs has none without EFI.
+func (m *machine) mountRest() error {
+	if m.index == nil {
+		return nil // said by the step before
+	}
+	for _, row := range earlyMounts {
+		name := "fs-" + row.fstype
+		if modules, _ := m.index.Find(name); len(modules) == 0 || os.MkdirAll(filepath.Join(m.root, row.target), 0o755) != nil {
+			continue
+		}
+		if err := m.index.Modprobe(m.sys, name, ""); err != nil {
+			m.warn(boot.Event{At: boot.Modules, Detail: err.Error()}, "init: %v", err)
+			continue
+		}
+		if err := mountAll(m.sys, m.root, []mount{row}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mountFlags translates the words of fstab(5) and mount(8). What is not a flag

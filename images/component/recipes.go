@@ -101,7 +101,9 @@ func makeInit(k *kitchen) ([]file, error) {
 		{name: "sbin/init", mode: 0o755, data: initProgram},
 		{name: "usr/bin/service", mode: 0o755, data: service},
 	}
-	for _, name := range []string{"modprobe", "poweroff", "reboot", "halt", "usermode-helper"} {
+	// PID 1 makes what this leads to, when it is ready to be the kernel's helper.
+	files = append(files, file{name: "sbin/modprobe", mode: 0o777, link: "/run/modprobe"})
+	for _, name := range []string{"poweroff", "reboot", "halt", "usermode-helper"} {
 		files = append(files, file{name: "sbin/" + name, mode: 0o777, link: "init"})
 	}
 	return files, nil
