@@ -85,7 +85,8 @@ func measureBoot(ctx context.Context, b *bench) ([]figure, error) {
 	var off []float64
 	for i := range b.runs {
 		b.d.set("bench boot", fmt.Sprintf("round %d of %d", i+1, b.runs))
-		for _, k := range kinds { // in turns, so that a host that slows down does so to all
+		for j := range kinds { // in turns, so that a host that slows down does so to all, and none is always the first
+			k := kinds[(i+j)%len(kinds)]
 			k.plan.Name = fmt.Sprintf("boot-%s-%d", k.name, i+1)
 			k.plan.Dir = filepath.Join(b.dir, k.plan.Name)
 			t, err := timeBoot(ctx, k.host, k.plan)
