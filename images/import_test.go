@@ -138,20 +138,27 @@ func TestImport(t *testing.T) {
 			if err != nil || len(names) != len(c.archs) || names[0] != c.stored {
 				t.Fatalf("%q, %v", names, err)
 			}
-			for _, arch := range c.archs {
-				img, err := s.Get(t.Context(), c.stored, arch)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f, err := flatten(t.Context(), img, testSpool(t))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if has := f.tree.find("b") != nil; has != (arch == "amd64") {
-					t.Errorf("%s has b: %v", arch, has)
-				}
-			}
+			hasPlatforms(t, s, c.stored, c.archs)
 		})
+	}
+}
+
+// hasPlatforms checks that an image is stored for each architecture, and not one
+// in the place of another: that for amd64 has the file b, and no other has it.
+func hasPlatforms(t *testing.T, s *Store, ref string, archs []string) {
+	t.Helper()
+	for _, arch := range archs {
+		img, err := s.Get(t.Context(), ref, arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := flatten(t.Context(), img, testSpool(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := f.tree.find("b") != nil; has != (arch == "amd64") {
+			t.Errorf("%s has b: %v", arch, has)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 
 func main() {
 	if os.Getpid() != 1 {
-		os.Exit(1) // called as modprobe, which is a link to the same file
+		os.Exit(1) // it mounts what a machine needs, which is for a machine only
 	}
 	sys := guest.Linux{}
 	err := bringUp(sys)
